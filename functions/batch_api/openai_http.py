@@ -1,16 +1,10 @@
-"""Forms and errors as OpenAI's clients send and show them."""
+"""Forms as OpenAI's clients send them."""
 
-from io import BytesIO
 from typing import NamedTuple
 
-from multipart import MultipartError, MultipartParser, parse_options_header
-
-from pilotlight.api.http import Request, Response
+from pilotlight.api.http import Request
+from pilotlight.api.multipart_form import FORM_TYPE, parse_form
 from pilotlight.errors import InvalidInputError, UnsupportedTypeError
-
-MAX_BODY_BYTES = 10_000_000  # bytes of a body, above the gateway's limit
-ERROR_TYPES = {400: "invalid_request_error", 404: "invalid_request_error", 409: "conflict_error"}
-SERVER_ERROR = 500  # from this status on the caller is not at fault
 
 
 class MultipartForm(NamedTuple):
@@ -21,32 +15,16 @@ class MultipartForm(NamedTuple):
     data: bytes
 
 
-def to_openai_error(status: int, message: str, **headers: str) -> Response:
-    """Build an error in OpenAI's form."""
-    kind = ERROR_TYPES.get(status, "server_error" if status >= SERVER_ERROR else "invalid_request_error")
-    return Response.json({"error": {"message": message, "type": kind, "param": None, "code": None}}, status, **headers)
-
-
 def parse_multipart_form(request: Request, name: str) -> MultipartForm:
     """Parse a multipart form with a file in the field `name`."""
-    kind, options = parse_options_header(request.headers.get("content-type", ""))
-    if kind != "multipart/form-data" or not options.get("boundary"):
+    content_type = request.headers.get("content-type", "")
+    if not content_type.lower().startswith(FORM_TYPE):
         raise UnsupportedTypeError(
-            f"The body is {kind or 'of no type'}; send multipart/form-data with a {name!r} in it."
+            f"The body is {content_type or 'of no type'}; send {FORM_TYPE} with a {name!r} in it."
         )
-    try:
-        parser = MultipartParser(
-            BytesIO(request.body),
-            options["boundary"],
-            len(request.body),
-            memory_limit=MAX_BODY_BYTES,
-            spool_limit=MAX_BODY_BYTES,
-        )
-        parts = {part.name: part for part in parser}
-    except (MultipartError, UnicodeDecodeError) as exc:
-        raise InvalidInputError(f"The body is no multipart form: {exc}.") from exc
+    parts = {part.name: part for part in parse_form(request.body, content_type)}
     file_part = parts.get(name)
     if file_part is None:
-        raise InvalidInputError(f"The form has {sorted(map(str, parts))}, but no {name!r}.")
-    fields = {str(key): part.value for key, part in parts.items() if key != name and not part.filename}
-    return MultipartForm(fields, file_part.filename or "file", file_part.raw)
+        raise InvalidInputError(f"The form has {sorted(parts)}, but no {name!r}.")
+    fields = {key: part.text for key, part in parts.items() if key != name and not part.filename}
+    return MultipartForm(fields, file_part.filename or "file", file_part.data)

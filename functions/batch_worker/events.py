@@ -11,11 +11,10 @@ from urllib.parse import unquote_plus
 import msgspec
 from msgspec import Struct
 
+from functions.batch_worker.envelopes import OBJECT_CREATED, Letter, open_event, open_message
 from pilotlight.aws.eventbridge import INFERENCE_DETAIL_TYPE
 from pilotlight.errors import InvalidInputError
 from pilotlight.observability import correlation
-
-OBJECT_CREATED = "Object Created"  # detail-type of S3's
 
 
 class InferenceMessage(Struct, frozen=True):
@@ -47,6 +46,12 @@ class MapStep(Struct, frozen=True):
     start: int = 0  # of the span, in bytes
 
 
+class Chatter(Struct, frozen=True):
+    """What a service tells of itself, with nothing to answer."""
+
+    kind: str
+
+
 WorkerEvent = InferenceMessage | FileEvent
 
 
@@ -58,7 +63,10 @@ def parse_bus_event(event: Mapping[str, Any]) -> WorkerEvent:
             f"The event {kind or sorted(event)!r} is none of {OBJECT_CREATED}, {INFERENCE_DETAIL_TYPE}, SQS."
         )
     if kind == OBJECT_CREATED:
-        uri = f"s3://{detail['bucket']['name']}/{detail['object']['key']}"
+        try:
+            uri = f"s3://{detail['bucket']['name']}/{detail['object']['key']}"
+        except (KeyError, TypeError) as exc:
+            raise InvalidInputError(f"The event {OBJECT_CREATED!r} names no bucket and object.") from exc
         return FileEvent(uri, str(detail.get("requester", "")), str(detail.get("request-id", "")))
     key, source = str(event.get("id", "")), str(event.get("source", ""))
     targets = [detail[name] for name in ("s3_uri", "batch", "job") if name in detail]
@@ -69,18 +77,13 @@ def parse_bus_event(event: Mapping[str, Any]) -> WorkerEvent:
     return FileEvent(targets[0], source, key)
 
 
-def is_s3_notification(records: Any) -> bool:  # noqa: ANN401 - any JSON
-    """Return whether the records are notifications of S3 itself, which a bucket sends without EventBridge."""
-    first = records[0] if isinstance(records, list) and records else None
-    return isinstance(first, Mapping) and first.get("eventSource") == "aws:s3"
-
-
 def parse_s3_notification(record: Mapping[str, Any]) -> FileEvent:
     """Parse a record of an S3 notification, whose key is URL-encoded, unlike that of EventBridge."""
-    name, s3_detail = record.get("eventName"), record.get("s3")
-    if not str(name).startswith("ObjectCreated:") or not isinstance(s3_detail, Mapping):
-        raise InvalidInputError(f"The notification {name!r} is none of ObjectCreated.")
-    uri = f"s3://{s3_detail['bucket']['name']}/{unquote_plus(s3_detail['object']['key'])}"
+    try:
+        bucket, key = record["s3"]["bucket"]["name"], unquote_plus(record["s3"]["object"]["key"])
+    except (KeyError, TypeError, AttributeError) as exc:
+        raise InvalidInputError("The notification names no bucket and object.") from exc
+    uri = f"s3://{bucket}/{key}"
     identity, ids = record.get("userIdentity") or {}, record.get("responseElements") or {}
     return FileEvent(uri, str(identity.get("principalId", "")), str(ids.get("x-amz-request-id", "")))
 
@@ -93,37 +96,46 @@ def parse_map_step(event: Mapping[str, Any]) -> MapStep:
         raise InvalidInputError(f"The event is no step of the state machine: {exc}.") from exc
 
 
-def parse_queue_record(record: Mapping[str, Any]) -> WorkerEvent:
-    """Parse a record of SQS: a V2 body, or an event that came back from the dead-letter queue."""
+def parse_queue_record(record: Mapping[str, Any]) -> list[WorkerEvent | Chatter]:
+    """Parse a record of SQS: V2 bodies, or events that came back from the dead-letter queue or by way of a topic."""
     attributes = {name: value.get("stringValue") or "" for name, value in record["messageAttributes"].items()}
-    system_attributes, body = record.get("attributes", {}), record["body"].encode()
-    if (b'"detail-type"' in body or b'"aws:s3"' in body) and (event := parse_embedded_event(body)) is not None:
-        return parse_bus_event(event) if "detail" in event else parse_s3_notification(event["Records"][0])
+    system_attributes = record.get("attributes", {})
     deduplication_id = attributes.get("deduplication_id") or system_attributes.get("MessageDeduplicationId") or ""
-    key = deduplication_id or record["messageId"]
+    is_fresh = not deduplication_id and system_attributes.get("ApproximateReceiveCount", "1") == "1"
+    key, sender = deduplication_id or record["messageId"], system_attributes.get("SenderId", "")
+    letters = list(open_message(record["body"].encode(), attributes))
+    return [
+        parse_letter(letter, attributes, key if len(letters) == 1 else f"{key}-{place}", sender=sender, fresh=is_fresh)
+        for place, letter in enumerate(letters)
+    ]
+
+
+def parse_service_event(event: Mapping[str, Any]) -> list[WorkerEvent | Chatter] | None:
+    """Parse an event with which a service invokes this function itself; None for one of another form."""
+    letters = open_event(event)
+    return None if letters is None else [parse_letter(letter, {}, letter.key) for letter in letters]
+
+
+def parse_letter(
+    letter: Letter, attributes: Mapping[str, str], key: str, *, sender: str = "", fresh: bool = False
+) -> WorkerEvent | Chatter:
+    """Parse what was in an envelope; attributes of the envelope precede those of the record."""
+    if letter.chatter:
+        return Chatter(letter.chatter)
+    if letter.event is not None:
+        return parse_bus_event(letter.event)
+    if letter.notification is not None:
+        return parse_s3_notification(letter.notification)
+    attributes = {**attributes, **letter.attributes}
     return InferenceMessage(
         key=key,
-        body=body,
+        body=letter.body,
         model=attributes.get("model_name") or attributes.get("model") or "",
         version=attributes.get("model_version") or attributes.get("version") or "",
         reply_to=attributes.get("reply_to") or "",
-        fresh=not deduplication_id and system_attributes.get("ApproximateReceiveCount", "1") == "1",
-        sender=system_attributes.get("SenderId", ""),
+        fresh=fresh,
+        sender=sender,
         correlation=correlation.get_correlation_id(
             {correlation.CORRELATION_HEADER: attributes.get("correlation_id", "")}, key
         ),
     )
-
-
-def parse_embedded_event(body: bytes) -> Mapping[str, Any] | None:
-    """Parse a body that is an event of EventBridge, or S3's notification of one file; return None for any other."""
-    try:
-        content = msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return None
-    if not isinstance(content, dict):
-        return None
-    is_single_notification = (
-        is_s3_notification(content.get("Records")) and len(content["Records"]) == 1
-    )  # as S3 writes them
-    return content if is_single_notification or {"detail-type", "detail"} <= content.keys() else None

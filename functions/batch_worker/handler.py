@@ -6,14 +6,13 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from functions.batch_worker.events import (
-    FileEvent,
+    Chatter,
     InferenceMessage,
     WorkerEvent,
-    is_s3_notification,
     parse_bus_event,
     parse_map_step,
     parse_queue_record,
-    parse_s3_notification,
+    parse_service_event,
 )
 from functions.batch_worker.file_handler import FanOut, FileHandler
 from functions.batch_worker.message_handler import MessageHandler
@@ -72,19 +71,19 @@ class BatchWorker:
                 self._recorder.drain()  # Lambda freezes what is written later
 
     def _route_event(self, event: Mapping[str, Any], deadline: float) -> dict[str, Any]:
-        if is_s3_notification(event.get("Records")):
-            return {"done": [self._handle_file(parse_s3_notification(record), deadline) for record in event["Records"]]}
-        if "Records" in event:
+        if is_queue_batch(event):
             return self._handle_queue(event["Records"], deadline)
         if "step" in event:
             return self._batch_files.handle_step(parse_map_step(event), deadline)
-        worker_event = parse_bus_event(event)
-        if isinstance(worker_event, InferenceMessage):
-            return {"done": [self._handle_bus_message(worker_event, deadline)]}
-        return {"done": [self._handle_file(worker_event, deadline)]}
+        found = parse_service_event(event)
+        return {"done": [self._handle_event(each, deadline) for each in found or [parse_bus_event(event)]]}
 
-    def _handle_file(self, file_event: FileEvent, deadline: float) -> str:
-        return self._batch_files.handle(file_event.name, deadline, (file_event.sender, file_event.correlation))
+    def _handle_event(self, event: WorkerEvent | Chatter, deadline: float) -> str:
+        if isinstance(event, Chatter):
+            return drop_chatter(event)
+        if isinstance(event, InferenceMessage):
+            return self._handle_bus_message(event, deadline)
+        return self._batch_files.handle(event.name, deadline, (event.sender, event.correlation))
 
     def _handle_bus_message(self, message: InferenceMessage, deadline: float) -> str:
         """Answer an event's message; Lambda logs exceptions, and an error text would quote the message."""
@@ -101,7 +100,9 @@ class BatchWorker:
         )
 
         is_fifo = bool(records) and records[0].get("eventSourceARN", "").endswith(".fifo")
-        processor = SqsFifoPartialProcessor() if is_fifo else BatchProcessor(EventType.SQS)
+        processor = (  # in a queue with groups, what follows a failure waits behind it, in its group alone
+            SqsFifoPartialProcessor(skip_group_on_error=True) if is_fifo else BatchProcessor(EventType.SQS)
+        )
         processor.raise_on_entire_batch_failure = False
         with processor(
             records=records, handler=lambda record: self._handle_record(record.raw_event, deadline, len(records))
@@ -113,7 +114,8 @@ class BatchWorker:
         """Handle one record; log an error without any byte of the request."""
         try:
             correlation.set_correlation_id("")
-            return self._handle_queue_event(parse_queue_record(record), deadline, message_count)
+            found = parse_queue_record(record)
+            return ", ".join([self._handle_queue_event(each, deadline, message_count) for each in found])
         except PilotlightError as exc:
             reason = type(exc).__name__ if isinstance(exc, InvalidInputError) else str(exc)  # the former would quote it
             LOG.error("Message %s failed: %s", record.get("messageId"), reason)  # noqa: TRY400 - the sentence has the reason
@@ -122,7 +124,9 @@ class BatchWorker:
             LOG.error("Message %s failed: %s\n%s", record.get("messageId"), type(exc).__name__, format_traceback(exc))  # noqa: TRY400
             raise
 
-    def _handle_queue_event(self, worker_event: WorkerEvent, deadline: float, message_count: int) -> str:
+    def _handle_queue_event(self, worker_event: WorkerEvent | Chatter, deadline: float, message_count: int) -> str:
+        if isinstance(worker_event, Chatter):
+            return drop_chatter(worker_event)
         if isinstance(worker_event, InferenceMessage):
             return self._handle_message(worker_event, deadline, message_count)
         self._dispatcher.request_resume(worker_event.name)  # a file has an invocation of its own
@@ -142,6 +146,19 @@ class BatchWorker:
             if self._usage_log is not None:
                 self._usage_log.log_message(message, trace, status, message_count)
         return path
+
+
+def is_queue_batch(event: Mapping[str, Any]) -> bool:
+    """Return whether an event is a batch of a queue, whose failed records are told one by one."""
+    records = event.get("Records")
+    first = records[0] if isinstance(records, list) and records else None
+    return records == [] or (isinstance(first, Mapping) and "body" in first)
+
+
+def drop_chatter(chatter: Chatter) -> str:
+    """Log what is dropped, and say so."""
+    LOG.info("Dropped, since it asks for nothing: %s.", chatter.kind)
+    return f"{chatter.kind} asks for nothing; it is dropped."
 
 
 def build_batch_worker(settings: Settings, store: ObjectStore | None = None) -> BatchWorker:

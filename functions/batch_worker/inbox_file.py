@@ -5,6 +5,7 @@
     inbox/<name>.csv       ->  outbox/<name>.csv.jsonl, outbox/<name>.csv/...
     inbox/<name>.parquet   ->  outbox/<name>.parquet.jsonl, outbox/<name>.parquet/...
     inbox/<name>               ->  outbox/<name>.results.jsonl, outbox/<name>.results/...   any other, see `folder`
+    inbox/<long name>          ->  outbox/long-names/<sha256 of the name>.jsonl, ...         manifest.json has the name
     inbox/<model>/...          the model that answers: digits, digits:3, digits@candidate
 
 No two files share a folder or a result. The inbox has no tenants: who may write there is a role, and the outbox is for
@@ -14,8 +15,10 @@ A file may also be the input of a batch that was created over HTTP; then it is o
 the batch's folder, which is its tenant's. The only thing that this module reads is whether a batch is cancelled.
 """
 
+import hashlib
 import re
 import time
+import unicodedata
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Literal
@@ -33,6 +36,13 @@ EXAMPLE_SUFFIXES = (*IMAGE_SUFFIXES, *AUDIO_SUFFIXES)  # of files that are one e
 TABLE_SUFFIX = ".parquet"
 SUFFIXES = (*LINE_SUFFIXES, ".json", ".csv", TABLE_SUFFIX, *EXAMPLE_SUFFIXES)
 MESSAGES_FOLDER = "outbox/messages/"  # of answers to messages
+LONG_NAMES_FOLDER = "outbox/long-names/"  # of files whose names leave no room for those of their parts
+MAX_NAME_BYTES = 900  # of S3's 1,024 for a key: `outbox/` precedes it, `/parts/...` follows
+MAX_PART_BYTES = 235  # of a disk's 255 for the name of a file, with `.results.jsonl` behind it
+# Categories of characters that no name may have: controls, ends of lines, halves of characters. Everything else is a
+# name somewhere: macOS writes 10.32.07\u202fAM and decomposed accents, emoji are joined by characters without width.
+REFUSED_CATEGORIES = frozenset({"Cc", "Zl", "Zp", "Cs"})
+FOLDERS_OF_OTHERS = (MESSAGES_FOLDER, RESULTS_FOLDER, LONG_NAMES_FOLDER)
 INBOX_FORMAT = InboxFormat()
 OWN_FOLDER_SUFFIX = ".results"  # of a folder that is named by a file's whole name
 # Objects in a folder that the inbox could name too: the parts of a result, the lines of a converted table.
@@ -59,8 +69,11 @@ class InboxFile:
     @property
     def folder(self) -> str:
         """The folder of its parts, progress and manifest, which no other file has."""
-        inner = self.path.removeprefix("inbox/")
-        return f"outbox/{name_results(inner)}"
+        inner = name_results(self.path.removeprefix("inbox/"))
+        size, last_size = len(inner.encode()), len(PurePosixPath(inner).name.encode())
+        if size > MAX_NAME_BYTES or last_size > MAX_PART_BYTES:
+            return f"{LONG_NAMES_FOLDER}{hashlib.sha256(self.path.encode()).hexdigest()}"
+        return f"outbox/{inner}"
 
     @property
     def result_path(self) -> str:
@@ -179,10 +192,11 @@ def parse_inbox_uri(store_url: str, uri: str) -> InboxFile:
     if not uri.startswith(inbox):
         raise InvalidInputError(f"{uri!r} is refused: only files below {inbox} are read.")
     inbox_file = InboxFile(f"inbox/{uri.removeprefix(inbox)}")
-    if any(part in ("", ".", "..") for part in inbox_file.path.split("/")) or not inbox_file.path.isprintable():
-        raise InvalidInputError(f"{uri!r} is refused: its path has an empty part, dots or control characters.")
-    if f"{inbox_file.folder}/".startswith((MESSAGES_FOLDER, RESULTS_FOLDER)):
-        raise InvalidInputError(
-            f"{uri!r} is refused: {MESSAGES_FOLDER} and {RESULTS_FOLDER} hold the answers to others."
-        )
+    if any(part in ("", ".", "..") for part in re.split(r"[/\\]", inbox_file.path)):
+        raise InvalidInputError(f"{uri!r} is refused: its path has an empty part, or one of dots.")
+    refused = next((sign for sign in inbox_file.path if unicodedata.category(sign) in REFUSED_CATEGORIES), None)
+    if refused is not None:
+        raise InvalidInputError(f"{uri!r} is refused: its path has the control character U+{ord(refused):04X}.")
+    if f"outbox/{name_results(inbox_file.path.removeprefix('inbox/'))}/".startswith(FOLDERS_OF_OTHERS):
+        raise InvalidInputError(f"{uri!r} is refused: {', '.join(FOLDERS_OF_OTHERS)} hold the answers to others.")
     return inbox_file

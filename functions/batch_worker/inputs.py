@@ -15,6 +15,7 @@ from pilotlight.api import mlflow, v2
 from pilotlight.api.large_tensors import UploadedTensors
 from pilotlight.api.request_limits import UNLIMITED, UNTYPED_COST, RequestLimits
 from pilotlight.api.v2_json import replace_nan_with_null
+from pilotlight.api.written_numbers import format_text_cell
 from pilotlight.contracts.manifest import Manifest
 from pilotlight.contracts.names import ModelReference
 from pilotlight.contracts.processing import AudioPreprocessing, ImagePreprocessing, TablePreprocessing
@@ -31,6 +32,7 @@ class InferenceEnvelope(Struct):
     inputs: Raw = Raw(b"")
 
 
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"  # that some programs write before UTF-8
 HEAD_DECODER = msgspec.json.Decoder(InferenceEnvelope)
 V2_INPUTS = re.compile(rb"\s*\[\s*\{")  # how V2's inputs begin; a model may also have an input named `inputs`
 
@@ -44,6 +46,7 @@ class JsonInput(Struct, frozen=True):
     @classmethod
     def parse(cls, data: bytes) -> "JsonInput":
         """Parse the beginning of a body; raise `InvalidInputError` if it is not JSON."""
+        data = data.removeprefix(BYTE_ORDER_MARK)
         try:
             plain = replace_nan_with_null(data) or data
             if data.lstrip()[:1] == b"{":
@@ -92,7 +95,7 @@ class CsvRow(Struct, frozen=True):
         self, manifest: Manifest, uploads: UploadedTensors | None = None, limits: RequestLimits = UNLIMITED
     ) -> v2.InferenceRequest:
         """Convert the row to the model's columns, inputs or features."""
-        return from_record(dict(self.cells), manifest, strict=False)
+        return from_record(dict(self.cells), manifest, is_text=True)
 
 
 class ExampleFile(Struct, frozen=True):
@@ -138,13 +141,16 @@ class BatchCall(Struct, frozen=True):
 InferenceInput = JsonInput | CsvRow | ExampleFile | BatchCall
 
 
-def from_record(record: Any, manifest: Manifest, *, strict: bool = True) -> v2.InferenceRequest:  # noqa: ANN401 - any JSON
-    """Convert one record to a batch of one; unless `strict`, its values are texts, as in a CSV file."""
+def from_record(record: Any, manifest: Manifest, *, is_text: bool = False) -> v2.InferenceRequest:  # noqa: ANN401 - any JSON
+    """Convert one record to a batch of one; if it `is_text`, its values are texts, as in a CSV file."""
+    if is_text and "" in record:
+        record = mlflow.drop_unnamed_column(record, manifest)
     signature, steps = list_signatures(manifest)[0], manifest.preprocess
     if not signature.is_raw and isinstance(record, dict) and set(record) == set(signature.input_names):
-        return build_infer_request(
-            signature, {name: np.array([check_cell(name, value)], object) for name, value in record.items()}
-        )
+        cells = {name: check_cell(name, value) for name, value in record.items()}
+        if not isinstance(steps, TablePreprocessing):  # texts, of which a tool may have written one as a number
+            cells = {name: value if value is None else format_text_cell(value) for name, value in cells.items()}
+        return build_infer_request(signature, {name: np.array([value], object) for name, value in cells.items()})
     if isinstance(steps, TablePreprocessing) and isinstance(record, list):
         row = [check_cell(steps.name, value) for value in record]
         return build_infer_request(list_signatures(manifest)[1], {steps.name: np.array([row], object)})
@@ -153,7 +159,7 @@ def from_record(record: Any, manifest: Manifest, *, strict: bool = True) -> v2.I
     raw_signature = next(way for way in list_signatures(manifest) if way.is_raw)
     if isinstance(record, dict):
         columns = {name: [value] for name, value in record.items()}
-        return build_infer_request(raw_signature, mlflow.tensors_from_columns(columns, manifest, strict=strict))
+        return build_infer_request(raw_signature, mlflow.tensors_from_columns(columns, manifest, is_text=is_text))
     return build_infer_request(raw_signature, mlflow.tensors_from_values([record], manifest))
 
 

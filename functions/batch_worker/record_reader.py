@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterable, Iterator
 
 from msgspec import Struct
 
-from functions.batch_worker.inputs import CsvRow, InferenceInput, JsonInput
+from functions.batch_worker.inputs import BYTE_ORDER_MARK, CsvRow, InferenceInput, JsonInput
+from pilotlight.api import csv_table
 from pilotlight.errors import InvalidInputError
 
 MAX_LINE_BYTES = 6_000_000  # bytes of a line, as of a request
-BYTE_ORDER_MARK = b"\xef\xbb\xbf"  # that some programs write before UTF-8
 
 
 class FileLine(Struct, frozen=True):
@@ -39,7 +39,11 @@ def split_lines(chunks: Iterable[bytes], position: int = 0, number: int = 0) -> 
         for data in whole:
             position, number = position + dropped + len(data) + 1, number + 1
             yield FileLine(
-                number, position, None if dropped or len(data) > MAX_LINE_BYTES else strip_byte_order_mark(data, number)
+                number,
+                position,
+                None
+                if dropped or len(data) > MAX_LINE_BYTES
+                else data.removeprefix(BYTE_ORDER_MARK),  # of a file that was joined to others
             )
             dropped = 0
         rest = last
@@ -47,13 +51,8 @@ def split_lines(chunks: Iterable[bytes], position: int = 0, number: int = 0) -> 
             rest, dropped = b"", dropped + len(rest)
     if rest or dropped:
         yield FileLine(
-            number + 1, position + dropped + len(rest), None if dropped else strip_byte_order_mark(rest, number + 1)
+            number + 1, position + dropped + len(rest), None if dropped else rest.removeprefix(BYTE_ORDER_MARK)
         )
-
-
-def strip_byte_order_mark(data: bytes, number: int) -> bytes:
-    """Remove the byte order mark that may begin a file."""
-    return data.removeprefix(BYTE_ORDER_MARK) if number == 1 else data
 
 
 def parse_json_lines(
@@ -78,11 +77,19 @@ def parse_input(
 
 
 class LineCsvReader:
-    """Feeds lines as text to python's csv, which takes as many as a row has; keeps the last one."""
+    """Feeds lines as text to python's csv, which takes as many as a row has; keeps the last one.
+
+    A row has as many bytes as a line: a quote that is never closed would take the rest of the file.
+    """
 
     def __init__(self, file_lines: Iterator[FileLine]) -> None:
         self._file_lines = file_lines
+        self._row_bytes = 0
         self.last_line = FileLine(0, 0, b"")
+
+    def begin_row(self) -> None:
+        """Count the bytes of the next row."""
+        self._row_bytes = 0
 
     def __iter__(self) -> "LineCsvReader":
         return self
@@ -91,6 +98,9 @@ class LineCsvReader:
         self.last_line = next(self._file_lines)
         if self.last_line.data is None:
             raise InvalidInputError(f"The line is longer than {MAX_LINE_BYTES:,} bytes.")
+        self._row_bytes += len(self.last_line.data) + 1
+        if self._row_bytes > MAX_LINE_BYTES + 1:
+            raise InvalidInputError(f"The row is longer than {MAX_LINE_BYTES:,} bytes; is a quote not closed?")
         try:
             return self.last_line.data.decode() + "\n"
         except UnicodeDecodeError as exc:
@@ -106,6 +116,7 @@ def read_header(file_lines: Iterator[FileLine]) -> list[str]:
         raise names[1]
     if len(set(names[1])) < len(names[1]):
         raise InvalidInputError(f"The columns {names[1]} name one twice.")
+    csv_table.check_separator(names[1])
     return names[1]
 
 
@@ -123,9 +134,11 @@ def parse_csv_rows(names: list[str], file_lines: Iterator[FileLine]) -> Iterator
 
 def split_csv_rows(file_lines: Iterator[FileLine]) -> Iterator[tuple[FileLine, list[str] | InvalidInputError]]:
     """Yield the rows that are not blank, each with the line at which it ends."""
+    csv_table.lift_cell_limit()
     line_reader = LineCsvReader(file_lines)
     reader = csv.reader(line_reader, strict=True)
     while True:
+        line_reader.begin_row()
         try:
             cells = next(reader)
         except StopIteration:
@@ -135,5 +148,5 @@ def split_csv_rows(file_lines: Iterator[FileLine]) -> Iterator[tuple[FileLine, l
         except csv.Error as exc:
             yield line_reader.last_line, InvalidInputError(f"The row is not CSV: {exc}.")
         else:
-            if cells:
+            if not csv_table.is_blank(cells):
                 yield line_reader.last_line, cells

@@ -6,7 +6,7 @@ from msgspec import Struct
 
 import pilotlight
 from pilotlight import processing
-from pilotlight.api import mlflow
+from pilotlight.api import mlflow, v2
 from pilotlight.api.http import Request, Response
 from pilotlight.api.request_limits import UNLIMITED, RequestLimits
 from pilotlight.api.v2 import InferenceRequest, RequestedOutput
@@ -26,9 +26,18 @@ class MlflowRequest(Struct, frozen=True):
     body: bytes
     headers: Mapping[str, str]
     limits: RequestLimits = UNLIMITED
+    query: Mapping[str, str] = {}  # parameters beside a file
 
     def decode(self, manifest: Manifest) -> InferenceRequest:
-        """Decode the body, in any form of the protocol."""
+        """Decode the body: JSON or CSV in any form of the protocol, else a file or a form."""
+        content_type = self.headers.get("content-type", "")
+        if not mlflow.is_text_type(content_type):
+            from pilotlight.api import file_bodies
+
+            body = v2.decompress_within_limits(self.body, self.headers, self.limits)
+            return file_bodies.decode_file_request(
+                body, content_type, manifest, self.limits, mlflow.MEDIA_TYPES, self.query
+            )
         tensors = mlflow.decode_request(self.body, self.headers, manifest, self.limits)
         outputs = processing.get_call_signature(manifest, tensors).outputs
         return InferenceRequest(None, tensors, [RequestedOutput(spec.name) for spec in outputs])
@@ -55,9 +64,9 @@ class MlflowEndpoints:
         self._infer = infer
 
     def answer(self, request: Request) -> Response:
-        """Answer one of MLflow's routes, whose verb the router has checked; errors have MLflow's form."""
+        """Answer one of MLflow's routes, whose verb the router has checked."""
         endpoints = {"/invocations": self.invoke, "/version": self.get_version}
-        return mlflow.wrap_mlflow_errors(endpoints.get(request.resource, self.ping))(request)
+        return endpoints.get(request.resource, self.ping)(request)
 
     def ping(self, request: Request) -> Response:
         """Check that the store answers; return an empty line, as MLflow's server does."""
@@ -71,7 +80,7 @@ class MlflowEndpoints:
     def invoke(self, request: Request) -> Response:
         """Answer one inference."""
         limits = self._service.create_limits(request.trace)
-        infer_request = MlflowRequest(request.body, request.headers, limits)
+        infer_request = MlflowRequest(request.body, request.headers, limits, request.query)
         return self._infer(request, self.parse_reference(request), infer_request)
 
     def parse_reference(self, request: Request) -> ModelReference:

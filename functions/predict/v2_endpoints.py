@@ -33,10 +33,20 @@ class V2Request(Struct, frozen=True):
     uploaded_tensors: UploadedTensors
     stored_outputs: StoredOutputs
     limits: RequestLimits = UNLIMITED
+    query: Mapping[str, str] = {}  # parameters beside a file
 
     def decode(self, manifest: Manifest) -> v2.InferenceRequest:
-        """Decode the body, in JSON or in binary form."""
-        return v2.decode_infer_request(self.body, self.headers, manifest, self.uploaded_tensors, self.limits)
+        """Decode the body: JSON, with tensors in binary form after it or not, else a file or a form."""
+        headers, body = self.headers, self.body
+        if v2.may_be_file(headers, body):
+            from pilotlight.api import file_bodies  # few requests need it, so it is not part of a cold start
+
+            body = v2.decompress_within_limits(body, headers, self.limits)
+            content_type = headers.get("content-type", "")
+            if not file_bodies.is_json(body, content_type):
+                return file_bodies.decode_file_request(body, content_type, manifest, self.limits, query=self.query)
+            headers = {"content-type": content_type}
+        return v2.decode_infer_request(body, headers, manifest, self.uploaded_tensors, self.limits)
 
     def encode(self, manifest: Manifest, request: v2.InferenceRequest, outputs: Arrays) -> InferenceResult[Response]:
         """Encode the outputs, each in the requested form."""
@@ -141,6 +151,7 @@ class V2Endpoints:
             self._uploaded_tensors.for_tenant(tenant),
             self._stored_outputs.for_tenant(tenant),
             self._service.create_limits(request.trace),
+            request.query,
         )
         return self._infer_by_traffic_split(request, parse_reference(request), infer_request)
 

@@ -2,7 +2,8 @@
 
 Standard output has the result alone, so that a script can read it; progress goes to standard error. Exit codes: 0
 published, 1 not published, 2 the command line or the recipe is wrong, 130 interrupted, 75 (EX_TEMPFAIL) stopped by
-SIGTERM or at the end of its time budget. AWS Batch retries on 75, and the same --run resumes.
+SIGTERM or at the end of its time budget, or by a failed GPU or a lost process after a new checkpoint. AWS Batch retries
+on 75, and the same --run resumes.
 
 Where there are several GPUs, or several machines according to AWS Batch, it starts itself once for each GPU: see
 `launcher`. Started by `torchrun`, it is one of the processes.
@@ -19,8 +20,15 @@ from typing import TYPE_CHECKING
 import msgspec
 from rich.console import Console
 
-from functions.train.distributed.launcher import count_gpus, detect_cluster, launch_processes, report_exit_code
-from functions.train.errors import PausedError
+from functions.train.distributed.launcher import (
+    EXIT_FILE,
+    count_gpus,
+    detect_cluster,
+    launch_processes,
+    report_exit_code,
+)
+from functions.train.errors import LostProcessError, PausedError
+from functions.train.fault_recovery import FAULT, decide_retry
 from functions.train.run_setup import load_command_recipe, refuse_cancelled_run, resolve_run_name
 from functions.train.training.compiler import refuse_without_compiler
 from functions.train.training.interruption import InterruptionMonitor
@@ -45,8 +53,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if recipe.compile:
             refuse_without_compiler(count_gpus())
         if cluster := detect_cluster(os.environ, options.processes, count_gpus):
-            return launch_processes(cluster, argv)
+            return launch_processes(cluster, argv, lambda reason: decide_retry(store, run_name, reason, write_line))
         outcome = run_interruptibly(recipe, store, run_name, options.time_budget, folder)
+    except LostProcessError as exc:
+        sys.stderr.write(f"{exc}\n")
+        if EXIT_FILE in os.environ:
+            return report_exit_code(FAULT)
+        return decide_retry(store, run_name, str(exc), write_line)
     except PilotlightError as exc:
         sys.stderr.write(f"{exc}\n")
         return report_exit_code(to_exit_code(exc))
@@ -82,6 +95,11 @@ def build_train_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--json", action="store_true", help="print the reference, the metrics and the report as JSON")
     return parser
+
+
+def write_line(message: str) -> None:
+    """Write a message on standard error."""
+    sys.stderr.write(f"{message}\n")
 
 
 def to_exit_code(error: PilotlightError) -> int:

@@ -4,6 +4,9 @@
     ├── PausedError           it was stopped before its end, and resumes when it is started again
     ├── CancelledError        its job was cancelled
     ├── LostProcessError      of several processes that train together, another one has ended
+    │   └── DeviceFaultError  a GPU failed, as at a memory error that it could not correct
+    ├── DeviceMemoryError     the model and a batch do not fit in a GPU
+    ├── QuantizationError     a graph cannot be written in fewer bits in one way; another, or fp32, may serve
     ├── UnusableCheckpointError   a checkpoint is half-written or corrupt; an older one may be usable
     └── NotPublishableError   the model must not be served
         ├── DivergedError     a loss is not finite
@@ -27,6 +30,18 @@ class CancelledError(PilotlightError):
 
 class LostProcessError(PilotlightError):
     """Another process of the same training ended before its time."""
+
+
+class DeviceFaultError(LostProcessError):
+    """A GPU failed; another one may go on."""
+
+
+class DeviceMemoryError(PilotlightError):
+    """A GPU has too little memory for this recipe; the same happens again."""
+
+
+class QuantizationError(PilotlightError):
+    """A graph cannot be quantized in one way; the text is a clause without its full stop."""
 
 
 class UnusableCheckpointError(PilotlightError):

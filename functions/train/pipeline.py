@@ -15,9 +15,15 @@ from functions.train.data.folds import FoldScores
 from functions.train.data.load import load_splits
 from functions.train.data.split import Splits, scale_targets
 from functions.train.distributed import consensus
-from functions.train.distributed.process_group import SINGLE_PROCESS, ProcessGroup, leave_process_group
+from functions.train.distributed.process_group import (
+    SINGLE_PROCESS,
+    ProcessGroup,
+    leave_process_group,
+    translate_faults,
+)
 from functions.train.evaluation import learning_curves, plots, quantization_report
-from functions.train.evaluation.metrics import evaluate_outputs, format_metric, sample_text
+from functions.train.evaluation.metric_check import check_metrics
+from functions.train.evaluation.metrics import format_metric, sample_text
 from functions.train.export import golden, parity
 from functions.train.export.artifacts import TrainingArtifacts
 from functions.train.export.onnx_export import export_onnx
@@ -32,9 +38,11 @@ from functions.train.publish import get_code_revision, publish_artifacts
 from functions.train.run_folder import RunFolder
 from functions.train.training import precision
 from functions.train.training.checkpoint_policy import CheckpointPolicy
+from functions.train.training.device import get_process_device
 from functions.train.training.interruption import InterruptionMonitor
-from functions.train.training.step import get_process_device
-from functions.train.training.trainer import Trainer, predict_outputs, seed_torch, train_model
+from functions.train.training.prediction import evaluate_network
+from functions.train.training.step import describe_accumulation
+from functions.train.training.trainer import Trainer, seed_torch, train_model
 from functions.train.training.training_history import EarlyStopping, EpochMetrics, TrainingHistory
 from pilotlight.contracts.codec import decode_document, encode_document
 from pilotlight.contracts.manifest import ExportParity, Manifest, Precision, TrainingRecord
@@ -82,7 +90,7 @@ def run_recipe(
     pipeline = TrainingPipeline(
         recipe, store, progress, run_folder, interruption or InterruptionMonitor(), data_root, process_group
     )
-    with run_folder.track_status():
+    with run_folder.track_status(), translate_faults(process_group):
         return pipeline.run()
 
 
@@ -166,9 +174,12 @@ class TrainingPipeline:
             feature_profile.check_capture_options(recipe.capture, splits.train)
             self.run_folder.record_data(splits)
             write_result(f"{recipe.data.name}: {format_split_sizes(splits)}")
+            for note in splits.train.notes:
+                write_result(note)
             if splits.train.cleaning:
                 write_result(str(splits.train.cleaning))
             consensus.check_same_data(self.process_group, splits, recipe.data.name)
+            check_metrics(recipe, splits)
         return splits
 
     def check_custom_model(self, splits: Splits) -> str | None:
@@ -208,6 +219,7 @@ class TrainingPipeline:
                 self.create_checkpoint_policy("checkpoints"),
                 self.data_root.folder,
                 self.process_group,
+                self.progress.show,
             )
             leave_process_group()
             network = build.restore_scale(network, splits.train)
@@ -219,7 +231,7 @@ class TrainingPipeline:
     def evaluate(self, network: nn.Module, history: TrainingHistory, test: Dataset) -> dict[str, bytes]:
         """Evaluate the network on the test set; return the learning curves by file name."""
         with self.progress.stage("evaluate") as write_result:
-            result = evaluate_outputs(predict_outputs(network, test.inputs), test)
+            result = evaluate_network(network, test)
             metric_text = f"{test.metric} {format_metric(test.metric, result.metrics[test.metric])}"
             title = f"{self.recipe.name}: {metric_text} on {len(test)} test examples"
             plot_files = {"curves.png": learning_curves.draw_learning_curves(history, title)}
@@ -259,7 +271,11 @@ class TrainingPipeline:
         """Write the smaller variant; return all candidates and the variant's graph by its precision."""
         with self.progress.stage("quantize") as write_result:
             candidates = search.search(folder / "model.smaller.onnx")
-            precision = select_best_candidate(candidates).precision
+            best = select_best_candidate(candidates)
+            if best is None:
+                write_result("; ".join(f"{one.plan} fell: {one.why}" for one in candidates))
+                return candidates, {}
+            precision = best.precision
             graph = (folder / "model.smaller.onnx").rename(folder / f"model.{precision}.onnx")
             write_result(f"{graph.stat().st_size:,} bytes, {num_calibration_examples} training examples to calibrate")
             write_result(f"{len(candidates)} tried")
@@ -382,8 +398,8 @@ def cross_validate(
             data_root.folder,
             process_group,
         )
-        outputs = predict_outputs(build.restore_scale(network, parts.train), parts.test.inputs)
-        values.append(evaluate_outputs(outputs, parts.test).metrics[dataset.metric])
+        score = evaluate_network(build.restore_scale(network, parts.train), parts.test, (dataset.metric,))
+        values.append(score.metrics[dataset.metric])
         run_folder.record_folds(FoldScores(dataset.metric, tuple(values)))
         checkpoint_policy.delete_all()
     return FoldScores(dataset.metric, tuple(values))
@@ -404,10 +420,13 @@ def build_and_train(
     checkpoint_policy: CheckpointPolicy,
     folder: Path,
     process_group: ProcessGroup = SINGLE_PROCESS,
+    on_message: Callable[[str], None] = lambda _: None,
 ) -> tuple[nn.Module, TrainingHistory]:
     """Build the recipe's model and train it, on a GPU where there is one; return it with the history of its epochs."""
     with seed_torch(recipe.seed):
         network = build.build_model(recipe.model, splits.train, folder)
+    if note := describe_accumulation(recipe.accumulation, network):
+        on_message(note)
     if process_group.size == 1:  # of several processes, each trains a copy
         network = network.to(get_process_device())
     history = train_model(network, splits, recipe, on_epoch, checkpoint_policy, process_group)

@@ -66,7 +66,7 @@ class ProgressReporter:
         line = (
             f"epoch {epoch.number:>3}/{total_epochs}  loss {epoch.train_loss:.4f}, validation "
             f"{epoch.validation_loss:.4f}, "
-            f"{epoch.metric} {format_metric(epoch.metric, epoch.validation_accuracy)}, "
+            f"{epoch.metric} {format_metric(epoch.metric, epoch.validation_accuracy)}, {format_monitored(epoch)}"
             f"learning rate {epoch.learning_rate:.2e}, {format_speed(epoch.examples_per_s, epoch.tokens_per_s)}"
             f"{'' if epoch.mfu is None else f', MFU {epoch.mfu:.1%}'}{time_left}"
         )
@@ -119,6 +119,12 @@ class ProgressReporter:
         self._task = self._bar.add_task(name, total=None)
         with self._bar:
             yield
+
+
+def format_monitored(epoch: EpochMetrics) -> str:
+    """Format what early stopping goes by, where that is neither the loss nor shown already."""
+    name, value = epoch.monitored, epoch.monitored_value
+    return "" if value is None or name == epoch.metric else f"{name} {format_metric(name, value)}, "
 
 
 def create_progress_bar(console: Console) -> Bar:

@@ -26,7 +26,7 @@ import msgspec
 
 from functions.train.data.folds import FoldScores
 from functions.train.data.split import Splits
-from functions.train.errors import PausedError
+from functions.train.errors import LostProcessError, PausedError
 from functions.train.models.custom import FACTORY_FILE
 from functions.train.training.checkpoint import CheckpointStore
 from functions.train.training.training_history import EpochMetrics
@@ -85,6 +85,9 @@ class RunFolder:
         except PausedError as exc:
             end("paused", str(exc))
             raise
+        except LostProcessError as exc:
+            end("interrupted", str(exc))
+            raise
         except KeyboardInterrupt:
             end("interrupted", "Interrupted; start the same run again, and it goes on from its last checkpoint.")
             raise
@@ -113,6 +116,7 @@ class RunFolder:
         """Record the data set; raise `InvalidInputError` when an earlier life of the run had another."""
         sizes = {name: len(getattr(splits, name)) for name in ("train", "validation", "test", "calibration")}
         document = {"sha256": splits.sha256, "examples": sizes, "classes": splits.train.classes}
+        document["notes"] = splits.train.notes
         document["cleaning"] = msgspec.to_builtins(splits.train.cleaning)
         existing = self._read("data.json")
         if existing and json.loads(existing)["sha256"] != splits.sha256:

@@ -12,6 +12,7 @@ from functions.training_api.endpoints import TrainingEndpoints
 from functions.training_api.launcher import Launcher, NoLauncher
 from functions.training_api.local_launcher import LocalLauncher
 from pilotlight.api.call_cost import CostMeter
+from pilotlight.api.openai_errors import to_openai_error
 from pilotlight.api.powertools_router import ResolverRouter
 from pilotlight.api.usage_log import UsageLog, create_usage_log
 from pilotlight.observability import correlation
@@ -32,7 +33,7 @@ class TrainingApi(ResolverRouter):
         cost_meter: CostMeter | None = None,
         usage_log: UsageLog | None = None,
     ) -> None:
-        super().__init__(TrainingEndpoints(store, launcher).routes(), cost_meter, usage_log)
+        super().__init__(TrainingEndpoints(store, launcher).routes(), cost_meter, usage_log, to_openai_error)
         self._store = store
 
     def __call__(self, event: Mapping[str, Any], context: object) -> dict[str, Any]:

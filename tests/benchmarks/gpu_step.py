@@ -29,8 +29,9 @@ from functions.train.data.dataset import Dataset
 from functions.train.data.passes import MiniBatch
 from functions.train.models.decoder import Decoder
 from functions.train.training import mfu
+from functions.train.training.device import get_process_device
 from functions.train.training.precision import TrainingPrecision
-from functions.train.training.step import TrainStep, get_process_device
+from functions.train.training.step import TrainStep
 from pilotlight.recipes.schema import DecoderOptions, Recipe, load_recipe
 
 WARM_UP_STEPS = 10  # for the compiler, the allocator and cuDNN's choices

@@ -68,7 +68,7 @@ def test_health_and_version(url: str) -> None:
         ('{"inputs": [], "instances": []}', HEADERS, 400, "BAD_REQUEST", "it has instances and inputs"),
         ('{"inputs": [[1]]}', HEADERS, 400, "BAD_REQUEST", "'image' has shape"),
         ("{}", {**HEADERS, "Content-Type": "text/html"}, 415, "BAD_REQUEST", "use application/json or text/csv"),
-        ("{}", {**HEADERS, "Content-Type": "text/csv; charset=latin-1"}, 415, "BAD_REQUEST", "use utf-8"),
+        ("{}", {**HEADERS, "Content-Type": "text/csv; charset=ebcdic"}, 415, "BAD_REQUEST", "use utf-8"),
         ("{}", {**HEADERS, "X-Pilotlight-Model": "nothing"}, 404, "RESOURCE_DOES_NOT_EXIST", "no model 'nothing'"),
         ('{"inputs": []}', {"Content-Type": "application/json"}, 400, "BAD_REQUEST", "name one of digits, echo-"),
     ],

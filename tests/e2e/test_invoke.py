@@ -101,13 +101,13 @@ def test_invoke_of_a_stack_that_does_not_train_says_so_and_shows_what_was_traine
     event = json.loads((ROOT / "tests/events/trainings-start.json").read_text())
     answer = invoked("StartTrainingFunction", "tests/events/trainings-start.json", environment_file)
     assert answer["statusCode"] == 501, answer
-    assert "deployed without TrainingSubnets" in json.loads(answer["body"])["error"]
+    assert "deployed without TrainingSubnets" in json.loads(answer["body"])["error"]["message"]
     body = b'{"recipe": "digits", "set": ["epochs=0"]}'
     wrong, asked = tmp_path / "wrong.json", tmp_path / "list.json"
     wrong.write_text(json.dumps(event | {"body": base64.b64encode(body).decode()}))
     answer = invoked("StartTrainingFunction", str(wrong), environment_file)
     assert answer["statusCode"] == 400, answer
-    assert "epochs is 0; it must be greater than or equal to 1" in json.loads(answer["body"])["error"]
+    assert "epochs is 0; it must be greater than or equal to 1" in json.loads(answer["body"])["error"]["message"]
     asked.write_text(json.dumps(event | {"httpMethod": "GET", "body": None, "isBase64Encoded": False}))
     answer = invoked("StartTrainingFunction", str(asked), environment_file)
     assert json.loads(answer["body"]) == {"trainings": [], "total": 0, "next": None}

@@ -155,7 +155,7 @@ def test_functions_give_up_before_the_gateway_does() -> None:
 def test_errors_of_the_gateway_are_readable_by_v2_and_openai_clients() -> None:
     for response in STACK.gateway_responses.values():
         said = json.loads(re.sub(r"\$context\.\S*?(?=[,}])", '"text"', response.body or ""))
-        assert set(said) == {"error", "message"}
+        assert set(said) == {"message"}
 
 
 def test_the_environment_file_for_sam_names_real_functions_and_variables() -> None:

@@ -13,6 +13,7 @@ from functions.train.convert import evaluation_data, model_card, source
 from functions.train.convert.converted_model import ConvertedModel
 from functions.train.convert.evaluation_data import ExampleSet
 from functions.train.convert.variants import QuantizationSource, VariantChoice, choose_variants
+from pilotlight.contracts import label_file
 from pilotlight.contracts.codec import encode_document
 from pilotlight.contracts.manifest import EvaluationSet, ManifestDraft, Variant
 from pilotlight.errors import InvalidInputError, PilotlightError
@@ -51,11 +52,13 @@ def build_convert_parser() -> argparse.ArgumentParser:
 def build_version_files(options: argparse.Namespace) -> None:
     """Convert, quantize, measure and record the model, and write all files."""
     folder: Path = options.into
+    for file in filter(None, (options.evaluation, options.calibration)):
+        evaluation_data.read_npz_arrays(file)  # what cannot be read is told before anything is converted
     model = source.convert_source(options.path, folder / "model.fp32.onnx", options.task)
     session = open_session(str(model.graph))
     evaluation, calibration = load_evaluation_and_calibration(options, session)
     feeds = choose_golden_feeds(model, session, evaluation or calibration)
-    labels = model.labels if options.labels is None else read_publisher_labels(options.labels)
+    labels = model.labels if options.labels is None else label_file.read_label_file(options.labels)
     choice = choose_variants(QuantizationSource(model.graph, feeds, labels, evaluation, calibration), options.quantize)
     golden_requests = golden_recorder.record_golden_requests(choice.graphs[choice.serve], choice.serve, feeds)
     files = {
@@ -71,14 +74,6 @@ def build_version_files(options: argparse.Namespace) -> None:
     )
     for name, content in files.items():
         (folder / name).write_bytes(content)
-
-
-def read_publisher_labels(file: Path) -> tuple[str, ...]:
-    """Read the publisher's labels."""
-    try:
-        return tuple(file.read_text("utf-8").splitlines())
-    except (OSError, UnicodeDecodeError) as exc:
-        raise InvalidInputError(f"{file} cannot be read as text: {exc}.") from exc
 
 
 def load_evaluation_and_calibration(
@@ -97,11 +92,11 @@ def choose_golden_feeds(
     """Choose the golden requests' inputs: the publisher's examples, the origin's, or generated ones."""
     if publisher_examples is None:
         return model.feeds or golden_recorder.generate_feeds(session)
-    alone = [
-        publisher_examples.take(slice(place, place + 1)).inputs
-        for place in range(min(GOLDEN_EXAMPLES, len(publisher_examples)))
-    ]
-    feeds = [*alone, publisher_examples.take(slice(0, GOLDEN_EXAMPLES)).inputs]
+    layout, arrays = publisher_examples.layout, publisher_examples.inputs
+    some = range(min(GOLDEN_EXAMPLES, len(publisher_examples)))
+    feeds = [layout.build_feed(arrays, [place]) for place in some]
+    if layout.size is None:
+        feeds.append(layout.build_feed(arrays, some))
     return tuple(feed for feed in feeds if golden_recorder.can_run(session, feed))
 
 
@@ -122,7 +117,7 @@ def build_converted_draft(
         serve=choice.serve,
         metric=choice.metric,
         budget=choice.budget,
-        opset=onnx_header.read_onnx_header(model.graph).opsets.get("", 0) or None,
+        opset=onnx_header.read_onnx_header(next(iter(choice.graphs.values()))).opsets.get("", 0) or None,
         evaluation=EvaluationSet(test_examples.sha256, len(test_examples)) if test_examples else None,
         parity=model.parity,
         report="report.json",

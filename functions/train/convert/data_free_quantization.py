@@ -1,41 +1,58 @@
 """Quantize a graph to 8 or 4 bits without examples: the weights alone, and embedding tables by row."""
 
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import onnx
 from onnxruntime.quantization import QuantType, quantize_dynamic
 
 from functions.train.export.onnx_export import strip_metadata
-from functions.train.export.quantize import INT8_MAX, QuantizationPlan, quantize_weights_int4, silence_quantizer
+from functions.train.export.quantizable_graph import count_uses, load_quantizable_graph
+from functions.train.export.quantize import (
+    INT8_MAX,
+    QuantizationPlan,
+    explain_failure,
+    list_captured_layers,
+    quantize_weights_int4,
+    silence_quantizer,
+)
 from pilotlight.contracts.manifest import Precision
 
 QUANTIZED_PRODUCTS = ("MatMul", "Gemm", "LSTM")  # whose weights are quantized if they are constants
 MIN_TABLE_VALUES = 4096  # values of a table: below this, the scales take more bytes than they save
-NO_INPUTS = np.empty(0)  # nothing is calibrated
 
 
 def quantize_without_data(graph: Path, precision: Precision, path: Path) -> None:
-    """Write the graph in fewer bits.
+    """Write the graph in fewer bits; `QuantizationError` if the quantizer cannot.
 
     8 bits: products by column in 7 of 8 bits (decision 0007), activations in 8 bits over the range within a request. 4
     bits: products in blocks of a column, activations in fp32. Tables take 8 bits in both.
     """
-    with silence_quantizer():
+    with explain_failure(), silence_quantizer(), TemporaryDirectory(prefix="pilotlight-quantize-") as folder:
+        source, model = Path(folder, "source.onnx"), load_quantizable_graph(graph.absolute())
+        onnx.save(model, source)
         if precision == "int4":
-            quantize_weights_int4(graph, NO_INPUTS, QuantizationPlan("weight-only"), path)
+            quantize_weights_int4(source, (), QuantizationPlan("weight-only"), path)
         else:
-            quantize_dynamic(
-                graph,
-                path,
-                op_types_to_quantize=list(QUANTIZED_PRODUCTS),
-                per_channel=True,
-                reduce_range=True,
-                weight_type=QuantType.QInt8,
-            )
-    model = onnx.load(path)
-    quantize_embedding_tables(model.graph)
-    onnx.save(strip_metadata(model), path)
+            quantize_products(model, source, path)
+        smaller = onnx.load(path)
+        quantize_embedding_tables(smaller.graph)
+        onnx.save(strip_metadata(smaller), path)
+
+
+def quantize_products(model: onnx.ModelProto, source: Path, path: Path) -> None:
+    """Quantize the constants of products in 8 bits."""
+    excluded = list_captured_layers(model.graph)
+    quantize_dynamic(
+        source,
+        path,
+        op_types_to_quantize=list(QUANTIZED_PRODUCTS),
+        per_channel=True,
+        reduce_range=True,
+        weight_type=QuantType.QInt8,
+        nodes_to_exclude=[*excluded, *(f"{name}_MatMul" for name in excluded)],
+    )
 
 
 def quantize_embedding_tables(graph: onnx.GraphProto) -> None:
@@ -43,10 +60,9 @@ def quantize_embedding_tables(graph: onnx.GraphProto) -> None:
 
     Only the rows that are read are scaled back: a table is neither copied nor unpacked when the graph opens.
     """
-    constants = {tensor.name: tensor for tensor in graph.initializer}
+    constants, uses = {tensor.name: tensor for tensor in graph.initializer}, count_uses(graph)
     for node in [node for node in graph.node if node.op_type == "Gather" and is_large_table_lookup(node, constants)]:
-        shared = [other for other in graph.node if node.input[0] in other.input]
-        if len(shared) == 1:
+        if uses[node.input[0]] == 1:
             quantize_table(graph, node, constants[node.input[0]])
 
 

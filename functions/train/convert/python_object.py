@@ -14,7 +14,7 @@ from typing import Any
 import sklearn.base
 from torch import Tensor, nn
 
-from functions.train.convert import sklearn_pipeline, torch_module
+from functions.train.convert import boosters, sklearn_pipeline, torch_module
 from functions.train.convert.converted_model import ConvertedModel
 from pilotlight.errors import InvalidInputError
 
@@ -32,6 +32,9 @@ def convert_python_object(location: str, name: str, target: Path) -> ConvertedMo
     except Exception as exc:
         message = " ".join(str(exc).split())[:300].rstrip(".")
         raise InvalidInputError(f"{source_name} raised {type(exc).__name__}: {message}.") from exc
+    booster = boosters.find_booster(result, source_name)
+    if booster is not None:
+        return boosters.convert_loaded(booster, source_name, target)
     if isinstance(result, sklearn.base.BaseEstimator):
         return sklearn_pipeline.convert_estimator(result, source_name, target)
     return torch_module.convert_module(*parse_module_and_inputs(result, source_name), source_name, target)
@@ -45,8 +48,7 @@ def parse_module_and_inputs(result: Any, source_name: str) -> tuple[nn.Module, t
             return result[0], tuple(inputs)
     raise InvalidInputError(
         f"{source_name} gives a {type(result).__name__}; it must give (torch.nn.Module, example inputs as tensors), "
-        "or a fitted "
-        "scikit-learn estimator."
+        "or a fitted estimator of scikit-learn, XGBoost, LightGBM or CatBoost."
     )
 
 

@@ -4,7 +4,7 @@ A column contains text if an encoder of it has learnt texts as its categories. T
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,9 @@ from sklearn.utils.validation import check_is_fitted
 from functions.train.data import Array
 from pilotlight.errors import InvalidInputError
 
+TEXT_COLUMN = "text"  # of an estimator that takes a list of texts
+MAX_TEXT_WORDS = 8  # of a made-up text
+
 
 @dataclass(frozen=True)
 class EstimatorColumns:
@@ -25,11 +28,14 @@ class EstimatorColumns:
     categories: Mapping[str, Array]
     fitted_on_frame: bool  # fitted on a table with named columns
     selects_by_name: bool  # and selects them by name
+    vocabularies: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # of columns with whole texts
+    takes_texts: bool = False  # the estimator takes a list of texts, and no table
 
     @property
     def text_columns(self) -> list[str]:
         """The columns that contain text."""
-        return [name for name, values in self.categories.items() if values.dtype.kind in "OSU"]
+        words = [name for name, values in self.categories.items() if values.dtype.kind in "OSU"]
+        return [*words, *self.vocabularies]
 
     @property
     def has_separate_inputs(self) -> bool:
@@ -47,6 +53,10 @@ class EstimatorColumns:
             ]  # NaN differs from itself
             chosen = random.choice(np.array(usable, object), (rows, 1))
             samples[name] = chosen if name in self.text_columns else chosen.astype(np.float32)
+        for name, words in self.vocabularies.items():
+            lengths = random.integers(1, MAX_TEXT_WORDS, rows)
+            texts = [" ".join(random.choice(np.array([*words, "unheard"], object), length)) for length in lengths]
+            samples[name] = np.array(texts, object).reshape(rows, 1)
         return samples
 
 
@@ -56,12 +66,12 @@ def detect_columns(estimator: Any, source_name: str) -> EstimatorColumns:  # noq
         check_is_fitted(estimator)
     except NotFittedError as exc:
         raise InvalidInputError(f"{source_name} is not fitted; call fit before it is published.") from exc
-    if vectorizer := find_text_vectorizer(estimator):
-        raise InvalidInputError(
-            f"{source_name} holds a {vectorizer}, which takes whole texts; vectorize them before, and publish the "
-            "estimator "
-            "of their numbers, or a checkpoint with its tokenizer."
-        )
+    if is_text_vectorizer(get_first_part(estimator)):
+        words = get_vocabulary(get_first_part(estimator), source_name)
+        return EstimatorColumns(
+            (TEXT_COLUMN,), {}, fitted_on_frame=False, selects_by_name=False, vocabularies={TEXT_COLUMN: words},
+            takes_texts=True,
+        )  # fmt: skip
     width = getattr(estimator, "n_features_in_", None)
     if width is None:
         raise InvalidInputError(
@@ -77,17 +87,54 @@ def detect_columns(estimator: Any, source_name: str) -> EstimatorColumns:  # noq
         collect_categories(estimator, names),
         fitted_on_frame=fitted_on_frame,
         selects_by_name=fitted_on_frame and has_column_transformer(estimator),
+        vocabularies=collect_vocabularies(estimator, names, source_name),
     )
 
 
-def find_text_vectorizer(estimator: Any) -> str:  # noqa: ANN401
-    """Find the name of the first part that splits text into words; empty if there is none.
+def is_text_vectorizer(part: object) -> bool:
+    """Return whether a part of an estimator splits whole texts into words."""
+    return hasattr(part, "build_analyzer")
 
-    Its graph would need onnxruntime to lower-case text, which takes a locale that Lambda does not have.
-    """
-    if hasattr(estimator, "build_analyzer"):
-        return type(estimator).__name__
-    return next(filter(None, map(find_text_vectorizer, get_sub_estimators(estimator))), "")
+
+def get_first_part(estimator: Any) -> Any:  # noqa: ANN401
+    """Return the part of a pipeline that sees the rows first."""
+    return get_first_part(estimator.steps[0][1]) if isinstance(estimator, Pipeline) and estimator.steps else estimator
+
+
+def list_text_vectorizers(estimator: Any) -> list[Any]:  # noqa: ANN401
+    """List the parts that split whole texts into words."""
+    if is_text_vectorizer(estimator):
+        return [estimator]
+    return [found for part in get_sub_estimators(estimator) for found in list_text_vectorizers(part)]
+
+
+def get_vocabulary(vectorizer: Any, source_name: str) -> tuple[str, ...]:  # noqa: ANN401
+    """Return the words that a vectorizer has learnt."""
+    words = getattr(vectorizer, "vocabulary_", None)
+    if not words:
+        raise InvalidInputError(
+            f"{source_name} holds a {type(vectorizer).__name__}, which has no vocabulary; a TfidfVectorizer or a "
+            "CountVectorizer can be published."
+        )
+    return tuple(sorted(words))
+
+
+def collect_vocabularies(
+    estimator: Any,  # noqa: ANN401
+    names: Sequence[str],
+    source_name: str,
+) -> dict[str, tuple[str, ...]]:
+    """Collect the words that vectorizers have learnt, by column."""
+    if isinstance(estimator, Pipeline):
+        return collect_vocabularies(estimator.steps[0][1], names, source_name) if estimator.steps else {}
+    if not isinstance(estimator, ColumnTransformer):
+        return {}
+    return {
+        name: get_vocabulary(get_first_part(part), source_name)
+        for _, part, which in estimator.transformers_
+        if is_text_vectorizer(get_first_part(part))
+        for name in resolve_columns(which, names)
+    }
 
 
 def get_sub_estimators(estimator: Any) -> list[Any]:  # noqa: ANN401

@@ -8,12 +8,18 @@ from typing import Any
 import numpy as np
 import onnx
 import sklearn.base
-from skl2onnx import to_onnx
+from skl2onnx import _supported_operators, to_onnx
 from skl2onnx.common import tree_ensemble
 from skl2onnx.common.data_types import FloatTensorType, StringTensorType
 
+from functions.train.convert import sklearn_boosters
 from functions.train.convert.converted_model import ConvertedModel, measure_parity
-from functions.train.convert.sklearn_columns import EstimatorColumns, detect_columns
+from functions.train.convert.sklearn_columns import (
+    EstimatorColumns,
+    detect_columns,
+    get_sub_estimators,
+    list_text_vectorizers,
+)
 from functions.train.data import Array
 from functions.train.errors import ParityError
 from functions.train.export.onnx_export import strip_metadata
@@ -26,10 +32,13 @@ from pilotlight.contracts.processing import (
     TablePreprocessing,
 )
 from pilotlight.errors import InvalidInputError, ModelRefusedError
+from pilotlight.runtime import classifier_graph
 from pilotlight.runtime.datatypes import NUMPY_DTYPES
 from pilotlight.runtime.golden_recorder import Feeds
 from pilotlight.runtime.session import open_session
 
+# The default of scikit-learn's vectorizers, and the same for RE2, whose \\w is ASCII alone.
+DEFAULT_TOKENS, UNICODE_TOKENS = r"(?u)\b\w\w+\b", r"[\pL\pN_][\pL\pN_]+"
 PARITY_ROWS = 64  # random rows, on which graph and estimator must agree
 MAX_MESSAGE_LENGTH = 400  # characters of skl2onnx's message, which may contain every number of a forest
 OPSET = {"": 20, "ai.onnx.ml": 3}
@@ -53,6 +62,7 @@ def convert_estimator(estimator: Any, source_name: str, target: Path) -> Convert
         lambda feed: compute_expected_answers(estimator, input_columns, feed, is_classifier=is_classifier),
         rows,
         source_name,
+        has_texts=bool(input_columns.vocabularies),
     )
     output = open_session(str(target)).outputs[0].name
     postprocess: Postprocessing = (
@@ -73,15 +83,23 @@ def convert_estimator(estimator: Any, source_name: str, target: Path) -> Convert
 
 
 def measure_estimator_parity(
-    graph: Path, compute_answers: Callable[[Feeds], dict[str, Array]], rows: Feeds, source_name: str
+    graph: Path,
+    compute_answers: Callable[[Feeds], dict[str, Array]],
+    rows: Feeds,
+    source_name: str,
+    *,
+    has_texts: bool = False,
 ) -> ExportParity:
     """Measure how far the graph is from the estimator; the errors name the estimator's source."""
     try:
         return measure_parity(graph, compute_answers, (rows,))
     except ParityError as exc:
-        raise ParityError(
-            f"{source_name}: {exc} skl2onnx computes in float32 where scikit-learn takes float64."
-        ) from exc
+        reason = (
+            "splits texts otherwise than scikit-learn"
+            if has_texts
+            else ("computes in float32 where scikit-learn takes float64")
+        )
+        raise ParityError(f"{source_name}: {exc} skl2onnx {reason}.") from exc
     except ModelRefusedError as exc:
         raise InvalidInputError(f"{source_name} becomes a graph that cannot be served: {exc}") from exc
 
@@ -109,14 +127,29 @@ def convert_to_onnx(
     is_classifier: bool,
 ) -> onnx.ModelProto:
     """Convert with skl2onnx and keep one output: without the labels, which are in the manifest."""
-    options = {id(estimator): {"zipmap": False}} if is_classifier else None
+    options: dict[int, dict[str, object]] = {id(estimator): {"zipmap": False}} if is_classifier else {}
+    for vectorizer in list_text_vectorizers(estimator):
+        options[id(vectorizer)] = choose_text_options(vectorizer)
+    sklearn_boosters.register_boosters()
+    if unknown := find_unsupported(estimator):
+        raise InvalidInputError(
+            f"{source_name} holds a {unknown}, for which skl2onnx has no converter; use one of scikit-learn's own "
+            "estimators in its place, or publish a torch module that computes the same."
+        )
     try:
-        with patch_tree_converter():
+        with patch_tree_converter(), unflatten_voting(estimator):
             graph = to_onnx(
-                estimator, initial_types=get_input_types(input_columns), target_opset=OPSET, options=options, naming=""
+                estimator,
+                initial_types=get_input_types(input_columns),
+                target_opset=OPSET,
+                options=options or None,
+                naming="",
             )
     except Exception as exc:
-        raise InvalidInputError(f"{source_name} cannot be converted by skl2onnx: {shorten_message(exc)}.") from exc
+        raise InvalidInputError(
+            f"{source_name}, a {describe_estimator(estimator)}, cannot be converted by skl2onnx: "
+            f"{shorten_message(exc)}."
+        ) from exc
     onnx_graph = graph.graph
     output_name = onnx_graph.output[-1 if is_classifier else 0].name
     for output in [one for one in onnx_graph.output if one.name != output_name]:
@@ -130,6 +163,28 @@ def convert_to_onnx(
     )
     model: onnx.ModelProto = graph
     return model
+
+
+def choose_text_options(vectorizer: Any) -> dict[str, object]:  # noqa: ANN401 - scikit-learn ships no types
+    """Choose the words of a text as scikit-learn finds them, in all alphabets, and a locale that is installed."""
+    options: dict[str, object] = {"locale": classifier_graph.LOCALE}
+    if vectorizer.token_pattern == DEFAULT_TOKENS and vectorizer.analyzer == "word":
+        options["tokenexp"] = UNICODE_TOKENS
+    return options
+
+
+def find_unsupported(estimator: Any) -> str:  # noqa: ANN401 - scikit-learn ships no types
+    """Find the name of the first part that skl2onnx does not know; empty if there is none."""
+    parts = get_sub_estimators(estimator)
+    if not parts and isinstance(estimator, sklearn.base.BaseEstimator):
+        return "" if type(estimator) in _supported_operators.sklearn_operator_name_map else type(estimator).__name__
+    return next(filter(None, map(find_unsupported, parts)), "")
+
+
+def describe_estimator(estimator: Any) -> str:  # noqa: ANN401 - scikit-learn ships no types
+    """Name an estimator, and the parts of one that has some."""
+    parts = [type(part).__name__ for part in get_sub_estimators(estimator) if not isinstance(part, str)]
+    return type(estimator).__name__ + (f" of {', '.join(parts)}" if parts else "")
 
 
 def choose_output_name(input_columns: EstimatorColumns, *, is_classifier: bool) -> str:
@@ -153,6 +208,20 @@ def patch_tree_converter() -> Iterator[None]:
         yield
     finally:
         tree_ensemble.add_node = original
+
+
+@contextmanager
+def unflatten_voting(estimator: Any) -> Iterator[None]:  # noqa: ANN401 - scikit-learn ships no types
+    """Set `flatten_transform` of voting classifiers as skl2onnx wants it; their predictions do not depend on it."""
+    parts = [part for part in (estimator, *get_sub_estimators(estimator)) if hasattr(part, "flatten_transform")]
+    before = [part.flatten_transform for part in parts]
+    for part in parts:
+        part.flatten_transform = False
+    try:
+        yield
+    finally:
+        for part, value in zip(parts, before, strict=True):
+            part.flatten_transform = value
 
 
 def get_input_types(input_columns: EstimatorColumns) -> list[tuple[str, Any]]:
@@ -185,7 +254,7 @@ def rename_tensors(graph: onnx.GraphProto, names: dict[str, str]) -> None:
 def check_single_target(estimator: Any, input_columns: EstimatorColumns, feed: Feeds, source_name: str) -> None:  # noqa: ANN401
     """Refuse a classifier with several targets, whose answers have several shapes and are not scores of classes."""
     answers = call_estimator(estimator.predict, input_columns, feed)
-    if answers.ndim > 1:
+    if answers.ndim > 1 and answers.shape[1] > 1:
         raise InvalidInputError(
             f"{source_name} answers {answers.shape[1]} targets at once; fit an estimator for each, and publish them "
             "apart."
@@ -213,8 +282,11 @@ def compute_expected_answers(
 def call_estimator(method: Callable[[Any], Any], input_columns: EstimatorColumns, feed: Feeds) -> Array:
     """Call a method of the estimator on rows."""
     try:
-        return np.asarray(method(build_rows(input_columns, feed)))
-    except (ValueError, TypeError) as exc:
+        answers = method(build_rows(input_columns, feed))
+        return np.asarray(answers.toarray() if hasattr(answers, "toarray") else answers)
+    except InvalidInputError:
+        raise
+    except Exception as exc:  # whatever a publisher's own estimator raises
         raise InvalidInputError(
             f"The estimator refuses rows of {list(input_columns.names)} that were made up to compare it with its "
             "graph: "
@@ -224,6 +296,8 @@ def call_estimator(method: Callable[[Any], Any], input_columns: EstimatorColumns
 
 def build_rows(input_columns: EstimatorColumns, feed: Feeds) -> Any:  # noqa: ANN401 - a DataFrame where columns have names
     """Build the rows as the estimator was fitted on them: numbers in float64, as most are."""
+    if input_columns.takes_texts:
+        return feed[input_columns.names[0]].ravel()
     columns = (
         [feed[name].ravel() for name in input_columns.names]
         if input_columns.has_separate_inputs
@@ -233,6 +307,12 @@ def build_rows(input_columns: EstimatorColumns, feed: Feeds) -> Any:  # noqa: AN
         return np.stack(
             [column.astype(object) for column in columns] if input_columns.has_separate_inputs else columns, axis=1
         )
-    import pandas  # only needed if fitted on a DataFrame, and then it is installed
+    try:
+        import pandas  # only needed if fitted on a DataFrame
+    except ImportError as exc:
+        raise InvalidInputError(
+            f"The estimator was fitted on a DataFrame with the columns {list(input_columns.names)}, and is compared "
+            "with its graph on such a table; run pip install pandas."
+        ) from exc
 
     return pandas.DataFrame(dict(zip(input_columns.names, columns, strict=True)))

@@ -5,10 +5,12 @@ from pathlib import Path
 
 from functions.train.convert.converted_model import ConvertedModel
 from pilotlight.errors import InvalidInputError
+from pilotlight.runtime import booster_format
 
 PICKLE_SUFFIXES = {".pkl", ".pickle", ".joblib", ".pt", ".pth", ".bin", ".ckpt"}
 SUPPORTED_SOURCES = (
-    "an ONNX file, a Hugging Face checkpoint folder with safetensors, a Triton model, a .pt2 file, or file.py:NAME"
+    "an ONNX file, a Hugging Face checkpoint folder with safetensors, a Triton model, a .pt2 file, a file that "
+    "XGBoost, LightGBM or CatBoost saved, or file.py:NAME"
 )
 PYTHON_OBJECT = re.compile(r"(?P<where>.+\.py|[\w.]+):(?P<name>\w+)")  # file.py:name or package.module:name
 
@@ -31,6 +33,11 @@ def convert_file(path: Path, target: Path) -> ConvertedModel:
         from functions.train.convert import torch_module
 
         return torch_module.convert_pt2_file(path, target)
+    booster = booster_format.check_booster_file(path)
+    if booster is not None:
+        from functions.train.convert import boosters
+
+        return boosters.convert_booster_file(path, booster, target)
     if path.suffix in PICKLE_SUFFIXES:
         raise InvalidInputError(
             f"{path} may hold a pickle, which runs whatever code its author put into it, and is not opened; "

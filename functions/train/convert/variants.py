@@ -1,52 +1,51 @@
 """Make the quantized variants, choose the served one, and write the report: the only module here to use the ladder.
 
-With targets the ladder uses one half of the examples and the report the other (decision 0007); without targets, only
-the distance between the answers of both variants is known.
+With right answers the ladder uses one half of the examples and the report the other (decision 0007); without them, what
+is known is how far the answers of both variants agree. Nothing here fails a publish: what cannot be quantized is served
+as it is, and the report says why (decision 0072).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
 
-import msgspec
 import numpy as np
-import onnx
-from msgspec import Struct
 
-from functions.train.convert import data_free_quantization
-from functions.train.convert.evaluation_data import ExampleSet
-from functions.train.data import Array
-from functions.train.data.dataset import Dataset
-from functions.train.evaluation.metrics import Score, score_outputs
-from functions.train.evaluation.quantization_report import compare_variants
-from functions.train.export.quantization_search import QuantizationSearch
-from functions.train.export.quantize import QuantizationPlan, quantize_graph
+from functions.train.convert.compared_examples import ComparedExamples, MeasuredVariants, make_up_requests
+from functions.train.convert.evaluation_data import ExampleSet, find_rows_without_numbers
+from functions.train.convert.progress_lines import show_line, show_work
+from functions.train.convert.published_search import PublishedSearch, build_quality, open_variants
+from functions.train.convert.quantizer_process import QuantizerProcess
+from functions.train.convert.right_answers import RightAnswers, Unjudged, interpret_answers
+from functions.train.errors import QuantizationError
+from functions.train.evaluation.totals import Score
+from functions.train.evaluation.variant_choice import Gain, Quality, weigh_variant
+from functions.train.evaluation.variant_report import (
+    VariantMeasurement,
+    VariantReport,
+    compute_gain,
+    describe_machine,
+    summarize_variants,
+)
+from functions.train.evaluation.variant_timing import measure_request_times
+from functions.train.export.quantizable_graph import (
+    find_quantized_operators,
+    get_quantized_precision,
+    load_quantizable_graph,
+)
+from functions.train.export.quantization_search import QuantizationCandidate, select_best_candidate
 from pilotlight.contracts.codec import encode_document
 from pilotlight.contracts.manifest import EvaluationSet, Precision
 from pilotlight.contracts.metric import METRICS
 from pilotlight.errors import InvalidInputError
-from pilotlight.recipes.schema import QuantizationOptions
+from pilotlight.runtime.example_batches import run_examples
 from pilotlight.runtime.golden_recorder import Feeds
-from pilotlight.runtime.session import Session, open_session
+from pilotlight.runtime.scored_output import choose_scored_output
+from pilotlight.runtime.session import open_session
 
-BATCH_SIZE = 64  # examples that are run at once
-
-
-class VariantAgreement(Struct, frozen=True, kw_only=True):
-    """`report.json` of a version whose variants were compared without a ladder."""
-
-    schema_version: int = 1
-    serve: Precision
-    verdict: str
-    bytes: dict[Precision, int]
-    size_ratio: float = 1.0  # of the smaller variant to fp32
-    max_abs: float = 0.0  # the largest |difference| of an output
-    cosine: float = 1.0  # mean over the requests, of their flattened answers
-    requests: int = 0  # that were compared
-    metric: str | None = None
-    metrics: dict[Precision, dict[str, float]] = {}
-    evaluation: EvaluationSet | None = None
+EVALUATED = "evaluation examples"
+MIN_HALVED = 32  # examples without answers, from which one half calibrates and the other compares
+SHOWN_OPERATORS = 3  # of a graph that is quantized already
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,212 +71,244 @@ class QuantizationSource:
     labels: tuple[str, ...] = ()
     evaluation: ExampleSet | None = None
     calibration: ExampleSet | None = None
+    show: Callable[[str], None] = show_line
 
-    @property
-    def can_search(self) -> bool:
-        """Whether the ladder can be used: one numeric input, one output, and targets."""
-        if self.evaluation is None or len(self.evaluation) < 2:
-            return False
+    def interpret_evaluation(self, file: str = "--evaluation") -> RightAnswers | None:
+        """Interpret the right answers, and show why if they are not used; `InvalidInputError` if they are wrong."""
+        examples = self.evaluation
+        if examples is None or examples.targets is None:
+            return None
+        if layout := examples.layout.description:
+            self.show(f"Examples are fed to the graph {layout}.")
         session = open_session(str(self.graph))
-        tensors = (*session.inputs, *session.outputs)
-        return (
-            len(tensors) == 2
-            and all(spec.datatype == "FP32" for spec in tensors)
-            and len(session.outputs[0].shape) == 2
-        )
+        output = choose_scored_output(session)
+        scores = run_examples(session, examples.take(slice(0, 2)).inputs, examples.layout, [output])[output]
+        found: RightAnswers | Unjudged = Unjudged(f"{output!r} cannot be divided by example")
+        if examples.layout.outputs.get(output) is not None:
+            found = interpret_answers(file, examples.targets, scores, self.labels)
+        if isinstance(found, Unjudged):
+            self.show(f"The right answers are not used: {found.reason}; how far the variants agree is measured.")
+            return None
+        return found
+
+    def collect_examples(self, answers: RightAnswers | None) -> ComparedExamples:
+        """Collect what the variants are compared on: the best evidence that there is."""
+        if self.evaluation is not None:
+            return ComparedExamples(EVALUATED, self.evaluation, answers=answers)
+        if self.calibration is not None:
+            return ComparedExamples("calibration examples", self.calibration)
+        session = open_session(str(self.graph))
+        return ComparedExamples("examples, made up or of its origin", feeds=make_up_requests(session, self.feeds))
 
 
 def choose_variants(source: QuantizationSource, requested_precision: str) -> VariantChoice:
-    """Make the requested variant: auto, int8, int4 or none; `InvalidInputError` if it would save nothing."""
-    if requested_precision == "none":
-        return build_choice({"fp32": source.graph}, source, "fp32 is served, as it was given.")
-    if requested_precision != "int4" and source.can_search:
-        return search_variants(source, requested_precision)
+    """Make the requested variant, auto, int8, int4 or none, and choose what is served.
+
+    Raises `InvalidInputError` if a variant that was asked for by name would save nothing.
+    """
+    answers = source.interpret_evaluation()
+    if operators := find_quantized_operators(source.graph):
+        return serve_quantized_graph(source, answers, operators)
+    compared = source.collect_examples(answers) if requested_precision != "none" or source.evaluation else None
+    if requested_precision == "none" or compared is None:
+        return build_single_choice(source, compared, "fp32 is served, as it was given.")
     precision: Precision = "int4" if requested_precision == "int4" else "int8"
+    is_named = requested_precision != "auto"
+    if reason := find_reason_against(source, precision, is_named=is_named):
+        return build_single_choice(source, compared, f"fp32 is served: {reason}.")
+    return search_variants(source, compared, precision, is_named=is_named)
+
+
+def find_reason_against(source: QuantizationSource, precision: Precision, *, is_named: bool) -> str:
+    """Return why nothing is quantized: a clause; empty if it is tried."""
+    if not is_named and source.evaluation is not None and len(rows := find_rows_without_numbers(source.evaluation)):
+        return f"{len(rows):,} of {len(source.evaluation):,} examples have NaN or infinity, which only fp32 takes"
+    try:
+        load_quantizable_graph(source.graph.absolute())
+    except QuantizationError as exc:
+        if is_named and "has no weights" in str(exc):
+            raise InvalidInputError(f"{precision} saves nothing: {exc}; publish it without --quantize.") from exc
+        return f"{precision} cannot be made, since {exc}"
+    return ""
+
+
+def serve_quantized_graph(
+    source: QuantizationSource, answers: RightAnswers | None, operators: tuple[str, ...]
+) -> VariantChoice:
+    """Serve a graph as it is that is quantized already."""
+    precision = get_quantized_precision(operators)
+    graph = source.graph.rename(source.graph.with_name(f"model.{precision}.onnx"))
+    listed = ", ".join(operators[:SHOWN_OPERATORS]) + (" and others" if len(operators) > SHOWN_OPERATORS else "")
+    verdict = f"{precision} is served as it is: the graph is quantized already ({listed})."
+    source.show(verdict)
+    compared = ComparedExamples(EVALUATED, source.evaluation, answers=answers) if source.evaluation else None
+    return build_choice(source, measure_outcome({precision: graph}, source, compared), precision, verdict)
+
+
+def search_variants(
+    source: QuantizationSource, compared: ComparedExamples, precision: Precision, *, is_named: bool
+) -> VariantChoice:
+    """Search on one half of the examples, measure what was found on the other, and weigh it."""
+    searched, tested = divide_examples(compared)
     small = source.graph.with_name(f"model.{precision}.onnx")
-    write_smaller_variant(source, precision, small)
-    sizes = [path.stat().st_size for path in (small, source.graph)]
+    calibration = collect_calibration(source, searched)
+    with show_work(f"Quantizing to {precision}"), QuantizerProcess(source.graph, calibration) as process:
+        search = PublishedSearch(
+            source.graph, calibration, searched, precision, show=source.show, quantize=process.quantize
+        )
+        candidates = search.search(small)
+    if select_best_candidate(candidates) is None:
+        return build_single_choice(source, tested, describe_fallen(precision, candidates), candidates)
+    sizes = [small.stat().st_size, source.graph.stat().st_size]
     if sizes[0] >= sizes[1]:
         reason = f"{precision} takes {sizes[0]:,} bytes, no fewer than the {sizes[1]:,} of fp32"
-        if requested_precision == "auto":
-            return build_choice({"fp32": source.graph}, source, f"fp32 is served: {reason}.")
-        raise InvalidInputError(f"{reason}; publish it without --quantize.")
-    return build_choice({"fp32": source.graph, precision: small}, source, "", requested_precision)
-
-
-def write_smaller_variant(source: QuantizationSource, precision: Precision, path: Path) -> None:
-    """Write the smaller variant: calibrated if it is int8, there are examples, and the graph has one input."""
-    session = open_session(str(source.graph))
-    if precision == "int8" and source.calibration is not None and len(session.inputs) == 1:
-        inputs = next(iter(source.calibration.inputs.values()))
-        quantize_graph(source.graph, inputs, QuantizationPlan(choose_scheme(source.graph)), path)
-    else:
-        data_free_quantization.quantize_without_data(source.graph, precision, path)
-
-
-def build_choice(
-    graphs: dict[Precision, Path], source: QuantizationSource, verdict: str, requested_precision: str = "none"
-) -> VariantChoice:
-    """Measure the variants, and choose the served one."""
-    scores = {name: score_variant(path, source) for name, path in graphs.items()} if source.evaluation else {}
-    metrics = {name: {**found.metrics, "loss": found.loss} for name, found in scores.items()}
-    metric = next(iter(scores["fp32"].metrics)) if scores else None
-    serve: Precision = "fp32"
-    if not verdict:
-        small = next(name for name in graphs if name != "fp32")
-        serve, verdict = choose_served_precision(small, requested_precision, metric, metrics)
-    report = build_agreement_report(graphs, source, serve, verdict, metric, metrics)
-    return VariantChoice(
-        graphs=graphs,
-        serve=serve,
-        verdict=verdict,
-        report=encode_document(report),
-        metrics=metrics,
-        metric=metric,
-        budget=METRICS[metric].default_budget if metric else None,
-        test=source.evaluation,
+        if is_named:
+            raise InvalidInputError(f"{reason}; publish it without --quantize.")
+        small.unlink()
+        return build_single_choice(source, tested, f"fp32 is served: {reason}.", candidates)
+    outcome = measure_outcome({"fp32": source.graph, precision: small}, source, tested, candidates)
+    gain = compute_gain(outcome.variants["fp32"], outcome.variants[precision])
+    serve, verdict = weigh_named_variant(
+        precision, gain, build_quality(tested, outcome.measured, precision), is_named=is_named
     )
+    source.show(verdict)
+    return build_choice(source, outcome, serve, verdict)
 
 
-def build_agreement_report(
-    graphs: Mapping[Precision, Path],
-    source: QuantizationSource,
-    serve: Precision,
-    verdict: str,
-    metric: str | None,
-    metrics: dict[Precision, dict[str, float]],
-) -> VariantAgreement:
-    """Build the report on the variants' sizes, answers and metrics."""
-    sizes = {name: path.stat().st_size for name, path in graphs.items()}
-    distance, cosine = measure_distance(graphs, source.feeds) if len(graphs) > 1 else (0.0, 1.0)
-    test = source.evaluation
-    return VariantAgreement(
-        serve=serve,
-        verdict=verdict,
-        bytes=sizes,
-        size_ratio=min(sizes.values()) / sizes["fp32"],
-        max_abs=distance,
-        cosine=cosine,
-        requests=len(source.feeds),
-        metric=metric,
-        metrics=metrics,
-        evaluation=EvaluationSet(test.sha256, len(test)) if test else None,
-    )
+def weigh_named_variant(precision: Precision, gain: Gain, quality: Quality, *, is_named: bool) -> tuple[Precision, str]:
+    """Weigh a variant; one that was asked for by name is served whatever it costs, and its verdict tells of that."""
+    serve, verdict = weigh_variant(precision, gain, quality)
+    if not is_named:
+        return serve, verdict
+    if serve == precision:
+        return precision, verdict.replace(f"{precision} is served:", f"{precision} is served, as asked:", 1)
+    reason = verdict.removeprefix("fp32 is served: ")
+    return precision, f"{precision} is served, as asked, though fp32 would be: {reason}"
 
 
-def choose_served_precision(
-    small: Precision, requested_precision: str, metric: str | None, metrics: Mapping[Precision, Mapping[str, float]]
-) -> tuple[Precision, str]:
-    """Choose the served variant: one requested by name, else the smaller one only if it is within its budget."""
-    if metric is None:
-        if requested_precision == "auto":
-            return "fp32", f"fp32 is served: nothing tells what {small} loses; give --evaluation, or ask for {small}."
-        return small, f"{small} is served, as asked; nothing tells what it loses."
-    definition = METRICS[metric]
-    lost = definition.compute_degradation(metrics["fp32"][metric], metrics[small][metric])
-    held = lost <= definition.default_budget
-    loss_text = f"{definition.format_difference(lost, metric)}, {'within' if held else 'more than'} the budget of "
-    loss_text += f"{definition.default_budget:.{definition.decimals}f}"
-    serve: Precision = small if requested_precision != "auto" or held else "fp32"
-    return (
-        serve,
-        f"{serve} is served{'' if requested_precision == 'auto' else ', as asked'}: {small} loses {loss_text}.",
-    )
+def describe_fallen(precision: Precision, candidates: tuple[QuantizationCandidate, ...]) -> str:
+    """Describe why no candidate was written."""
+    reasons = "; ".join(f"{one.plan}: {one.why}" for one in candidates)
+    return f"fp32 is served: {precision} cannot be made. {reasons}."
 
 
-def search_variants(source: QuantizationSource, requested_precision: str) -> VariantChoice:
-    """Run the ladder on one half of the examples, and report on the other."""
-    examples = source.evaluation
+def divide_examples(compared: ComparedExamples) -> tuple[ComparedExamples, ComparedExamples]:
+    """Divide examples into those of the search and those of the report; the same for both if they are few."""
+    few = 2 if compared.answers is not None else MIN_HALVED
+    if compared.examples is None or len(compared) < few:
+        return compared, compared
+    return compared.take(slice(0, None, 2)), compared.take(slice(1, None, 2))
+
+
+def collect_calibration(source: QuantizationSource, searched: ComparedExamples) -> tuple[Feeds, ...]:
+    """Collect the requests that ranges are calibrated on: the given ones, else those of the search; none made up."""
+    examples = searched.examples
+    if source.calibration is not None:
+        examples = source.calibration if source.evaluation is not None else searched.examples
     if examples is None:
-        raise InvalidInputError("The ladder needs --evaluation FILE.")
-    test_examples = examples.take(slice(1, None, 2))
-    validation, test = to_dataset(examples.take(slice(0, None, 2)), source), to_dataset(test_examples, source)
-    calibration = choose_calibration_set(source, validation)
-    small = source.graph.with_name("model.int8.onnx")
-    options = QuantizationOptions(scheme=choose_scheme(source.graph))
-    search = QuantizationSearch(source.graph, calibration.inputs, validation, options)
-    candidates = search.search(small)
-    graphs: dict[Precision, Path] = {"fp32": source.graph, "int8": small}
-    report = compare_variants(graphs, test, calibration, search.budget, candidates)
-    if requested_precision == "int8" and report.serve != "int8":
-        reason = f"int8 is served, as asked, though it did not hold. {report.verdict}"
-        report = msgspec.structs.replace(report, serve="int8", verdict=reason)
-    metrics = {
-        name: {**one.metrics, "loss": one.loss, "latency_ms": one.latency_ms} for name, one in report.variants.items()
+        return ()
+    usable = np.setdiff1d(np.arange(len(examples)), find_rows_without_numbers(examples))
+    chosen = examples.take(usable) if len(usable) else examples
+    return tuple(feed for feed, _ in chosen.layout.generate_feeds(chosen.inputs)) if len(usable) else ()
+
+
+def build_single_choice(
+    source: QuantizationSource,
+    compared: ComparedExamples | None,
+    verdict: str,
+    candidates: tuple[QuantizationCandidate, ...] = (),
+) -> VariantChoice:
+    """Build the choice of fp32 alone."""
+    if not verdict.endswith("as it was given."):
+        source.show(verdict)
+    return build_choice(source, measure_outcome({"fp32": source.graph}, source, compared, candidates), "fp32", verdict)
+
+
+@dataclass(frozen=True)
+class MeasuredOutcome:
+    """What was made of a graph, and everything that was measured of it."""
+
+    graphs: dict[Precision, Path]
+    variants: dict[Precision, VariantMeasurement]
+    measured: MeasuredVariants
+    compared: ComparedExamples | None
+    candidates: tuple[QuantizationCandidate, ...] = ()
+
+
+def measure_outcome(
+    graphs: dict[Precision, Path],
+    source: QuantizationSource,
+    compared: ComparedExamples | None,
+    candidates: tuple[QuantizationCandidate, ...] = (),
+) -> MeasuredOutcome:
+    """Measure the sizes, times, scores and agreement of variants."""
+    sessions, measured = open_variants(graphs), MeasuredVariants((), {})
+    if compared is not None and (len(graphs) > 1 or compared.answers is not None):
+        measured = compared.compare(sessions)
+    feed = compared.build_single_request() if compared else next(iter(source.feeds), None)
+    times = measure_request_times(sessions, feed) if feed is not None else {}
+    variants = {
+        name: build_measurement(path, times.get(name, 0.0), measured.scores.get(name)) for name, path in graphs.items()
     }
+    return MeasuredOutcome(graphs, variants, measured, compared, candidates)
+
+
+def build_measurement(graph: Path, latency_ms: float, score: Score | None) -> VariantMeasurement:
+    """Build the measurements of one variant."""
+    size = graph.stat().st_size
+    if score is None:
+        return VariantMeasurement(0.0, {}, size, latency_ms)
+    accuracy = score.metrics.get("accuracy", 0.0)
+    return VariantMeasurement(score.loss, score.per_class, size, latency_ms, accuracy, score.metrics)
+
+
+def build_choice(source: QuantizationSource, outcome: MeasuredOutcome, serve: Precision, verdict: str) -> VariantChoice:
+    """Build the choice with its report."""
+    compared, names = outcome.compared, list(outcome.graphs)
+    small = names[1] if len(names) > 1 else None
+    answers = compared.answers if compared else None
+    quality = build_quality(compared, outcome.measured, small) if compared and small else None
+    test = describe_test(compared) if compared else None
+    report = VariantReport(
+        serve=serve,
+        verdict=verdict,
+        metric=answers.metric if answers else None,
+        points_lost=quality.loss.amount if quality and quality.loss else None,
+        budget=METRICS[answers.metric].default_budget if answers else None,
+        evaluation=EvaluationSet(test.sha256, len(test)) if test else None,
+        calibration=describe_calibration(source, outcome),
+        rungs=outcome.candidates,
+        compared=compared.source if compared else "",
+        requests=len(compared) if compared and small else 0,
+        **summarize_variants(outcome.variants, small, describe_machine(), outcome.measured.agreements),
+    )
+    metrics = {name: list_metrics(one) for name, one in outcome.variants.items() if one.metrics}
     return VariantChoice(
-        graphs=graphs,
-        serve=report.serve,
-        verdict=report.verdict,
+        graphs=outcome.graphs,
+        serve=serve,
+        verdict=verdict,
         report=encode_document(report),
         metrics=metrics,
         metric=report.metric,
         budget=report.budget,
-        test=test_examples,
+        test=test if answers else None,
     )
 
 
-def choose_calibration_set(source: QuantizationSource, validation: Dataset) -> Dataset:
-    """Choose the calibration examples that were given, without targets; else those of the validation set."""
-    if source.calibration is None:
-        return validation
-    inputs = next(iter(source.calibration.inputs.values()))
-    return replace(validation, inputs=inputs, targets=np.zeros(len(inputs), np.int64))
+def list_metrics(measurement: VariantMeasurement) -> dict[str, float]:
+    """List the metrics of a variant for the manifest."""
+    return {**measurement.metrics, "loss": measurement.loss, "latency_ms": measurement.latency_ms}
 
 
-def to_dataset(examples: ExampleSet, source: QuantizationSource) -> Dataset:
-    """Convert examples to the ladder's data set."""
-    (inputs,), targets = examples.inputs.values(), examples.targets
-    if targets is None:
-        raise InvalidInputError("--evaluation FILE needs the right answers.")
-    classes = get_class_names(open_session(str(source.graph)), targets, source.labels)
-    return Dataset(inputs, targets, classes, metric="accuracy" if classes else "r2")
+def describe_test(compared: ComparedExamples) -> ExampleSet | None:
+    """Return the examples that were measured on, with the right answers as they were understood."""
+    if compared.examples is None or compared.source != EVALUATED:
+        return None
+    answers = compared.answers
+    return replace(compared.examples, targets=answers.values) if answers else compared.examples
 
 
-def get_class_names(session: Session, targets: Array, labels: Sequence[str]) -> tuple[str, ...]:
-    """Return the classes' names, none if the answer is a number; `InvalidInputError` if targets do not match."""
-    width = session.outputs[0].v2_shape[-1:]
-    if targets.dtype.kind == "f":
-        if targets.shape[1:] != (1,) or width != [1]:
-            raise InvalidInputError(
-                f"The right answers are numbers, [N, {targets.shape[-1]}], the graph gives {width}; one is judged."
-            )
-        return ()
-    count = max(width[0] if width else 0, int(targets.max()) + 1)
-    if width == [-1] or (width and count == width[0]):
-        return tuple(labels) if len(labels) == count else tuple(map(str, range(count)))
-    raise InvalidInputError(f"The right answers go up to class {count - 1}, the graph gives scores for {width}.")
-
-
-def score_variant(graph: Path, source: QuantizationSource) -> Score:
-    """Score a variant's first output on the examples."""
-    examples, session = source.evaluation, open_session(str(graph))
-    if examples is None or examples.targets is None:
-        raise InvalidInputError("--evaluation FILE needs the right answers.")
-    first, classes = session.outputs[0].name, get_class_names(session, examples.targets, source.labels)
-    parts = [
-        session.run(examples.take(slice(start, start + BATCH_SIZE)).inputs, [first])[first]
-        for start in range(0, len(examples), BATCH_SIZE)
-    ]
-    return score_outputs(np.concatenate(parts), examples.targets, classes)
-
-
-def measure_distance(graphs: Mapping[Precision, Path], feeds: Sequence[Feeds]) -> tuple[float, float]:
-    """Measure the largest |difference| and the mean cosine of both variants' answers to the requests."""
-    sessions = [open_session(str(path)) for path in graphs.values()]
-    answers = [[session.run(feed) for feed in feeds] for session in sessions]
-    distance, cosines = 0.0, []
-    for full, less in zip(*answers, strict=True):
-        for name, values in full.items():
-            if values.dtype.kind != "f":
-                continue
-            one, other = values.astype(np.float64).ravel(), less[name].astype(np.float64).ravel()
-            distance = max(distance, float(np.abs(one - other).max(initial=0.0)))
-            cosines.append(float(one @ other / max(np.linalg.norm(one) * np.linalg.norm(other), 1e-12)))
-    return distance, float(np.mean(cosines)) if cosines else 1.0
-
-
-def choose_scheme(graph: Path) -> Literal["static", "dynamic"]:
-    """Choose static for convolutions, dynamic for all else (decision 0007)."""
-    model = onnx.load(graph, load_external_data=False)
-    return "static" if any(node.op_type == "Conv" for node in model.graph.node) else "dynamic"
+def describe_calibration(source: QuantizationSource, outcome: MeasuredOutcome) -> EvaluationSet | None:
+    """Describe the examples that were given for the calibration."""
+    examples = source.calibration
+    return EvaluationSet(examples.sha256, len(examples)) if examples and outcome.candidates else None

@@ -3,6 +3,7 @@
 Whether a value is plausible is not checked here: that takes knowledge of the data.
 """
 
+from hashlib import blake2b
 from math import prod
 
 import numpy as np
@@ -38,8 +39,7 @@ def clean_table(
     Where missing values are to be filled they stay, as NaN; a row is then only missing when its answer is.
     """
     rows = np.where(np.isfinite(rows), rows, np.nan)
-    whole = np.isfinite(targets) if keep_missing else np.isfinite(rows).all(axis=1) & np.isfinite(targets)
-    kept = np.flatnonzero(whole)[find_unique_rows(np.column_stack([rows, targets])[whole])]
+    kept, missing, duplicates = find_clean_rows(rows, targets, keep_missing=keep_missing)
     varied = (
         np.array([has_distinct_values(column) for column in rows[kept].T], bool)
         if len(kept)
@@ -47,10 +47,17 @@ def clean_table(
     )
     constant = tuple(name for name, many in zip(column_names, varied, strict=True) if not many)
     columns = tuple(name for name in column_names if name not in constant)
-    missing, duplicates = int((~whole).sum()), int(whole.sum() - len(kept))
     left = rows[kept][:, varied]
     report = CleaningReport(len(rows), missing, duplicates, constant, int(np.isnan(left).sum()))
     return left, targets[kept], columns, report
+
+
+def find_clean_rows(rows: Array, targets: Array, *, keep_missing: bool = False) -> tuple[Array, int, int]:
+    """Find the indices, ascending, of the rows to keep; count those that lack a value, and those that repeat one."""
+    answered = np.isfinite(targets)
+    whole = answered if keep_missing else np.isfinite(rows).all(axis=1) & answered
+    kept = np.flatnonzero(whole)[find_unique_rows(np.column_stack([rows, targets])[whole])]
+    return kept, int((~whole).sum()), int(whole.sum() - len(kept))
 
 
 def find_unique_rows(rows: Array) -> Array:
@@ -60,6 +67,15 @@ def find_unique_rows(rows: Array) -> Array:
         return np.arange(len(flat))
     whole = flat.view(np.dtype((np.void, flat.dtype.itemsize * flat.shape[1]))).ravel()
     return np.sort(np.unique(whole, return_index=True)[1])
+
+
+def find_unique_examples(inputs: Array, targets: Array) -> Array:
+    """Find the indices, ascending, of the examples (N, ...) that repeat no earlier one with its target (N,)."""
+    first: dict[tuple[bytes, float], int] = {}
+    for place, (example, target) in enumerate(zip(inputs, targets, strict=True)):
+        digest = blake2b(np.ascontiguousarray(example + example.dtype.type(0)).data, digest_size=16).digest()
+        first.setdefault((digest, float(target)), place)  # -0 + 0 is 0
+    return np.array(list(first.values()), np.int64)
 
 
 def has_distinct_values(column: Array) -> bool:

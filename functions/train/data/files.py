@@ -71,7 +71,9 @@ def copy_object(store: ObjectStore, key: str, path: Path) -> None:
         raise StoreError(f"The store gave {size:,} of the {expected:,} bytes of {key}.")
 
 
-def find_files(paths: Sequence[str], data_root: DataRoot, extensions: Sequence[str]) -> list[DataFile]:
+def find_files(
+    paths: Sequence[str], data_root: DataRoot, extensions: Sequence[str], key: str = "path"
+) -> list[DataFile]:
     """Find the files that the paths of a recipe name, sorted by name for each path; at least one.
 
     In a folder these are the files with one of the extensions, at any depth, without those whose names begin with a
@@ -83,7 +85,7 @@ def find_files(paths: Sequence[str], data_root: DataRoot, extensions: Sequence[s
         for file in sorted(list_path_files(path, data_root, extensions), key=lambda file: file.name)
     ]
     if not files:
-        raise InvalidInputError(f"data.path is {', '.join(paths)}, where no file ends in {' or '.join(extensions)}.")
+        raise InvalidInputError(f"data.{key} is {', '.join(paths)}, where no file ends in {' or '.join(extensions)}.")
     return files
 
 

@@ -11,6 +11,7 @@ import torch
 
 from functions.train.data.dataset import Dataset
 from functions.train.data.passes import MiniBatch
+from functions.train.data.pixels import Pixels, read_ahead
 from functions.train.distributed.process_group import SINGLE_PROCESS, ProcessGroup
 
 
@@ -57,9 +58,13 @@ def compute_batch_sizes(examples: int, batch_size: int) -> Sequence[int]:
 
 
 def iterate_in_memory(data: Dataset, parts: Iterable[torch.Tensor], process_group: ProcessGroup) -> Iterator[MiniBatch]:
-    """Iterate over the batches of examples in memory, of each the share of this process."""
-    inputs, targets = torch.from_numpy(data.inputs), torch.from_numpy(data.targets)
-    return ((inputs[some], targets[some]) for some in map(process_group.shard_batch, parts))
+    """Iterate over batches of examples that are read by index, of each the share of this process."""
+    targets, chosen = torch.from_numpy(data.targets), map(process_group.shard_batch, parts)
+    if isinstance(data.inputs, Pixels):
+        read = read_ahead(data.inputs, (some.numpy() for some in chosen))
+        return ((torch.from_numpy(images), targets[torch.from_numpy(some)]) for some, images in read)
+    inputs = torch.from_numpy(data.inputs)
+    return ((inputs[some], targets[some]) for some in chosen)
 
 
 def share_batches(batches: Iterable[MiniBatch], process_group: ProcessGroup) -> Iterator[MiniBatch]:

@@ -13,7 +13,10 @@ from pilotlight.recipes.data_schema import UserDataOptions
 
 
 def read_npz(path: Path, file_name: str, options: UserDataOptions) -> tuple[Array, Array]:
-    """Read the inputs float32 (N, columns) or (N, channels, height, width), and the targets (N,) as stored."""
+    """Read the inputs float32 (N, columns) or (N, channels, height, width), and the targets (N,) as stored.
+
+    Images of 8 bits stay uint8.
+    """
     arrays = load_npz_arrays(path, file_name)
     target_name = str(options.target)
     others = [word for word in arrays if word != target_name and word not in options.drop]
@@ -36,7 +39,7 @@ def read_npz(path: Path, file_name: str, options: UserDataOptions) -> tuple[Arra
         raise InvalidInputError(
             f"{file_name}: {shapes}; they must have the same number of examples first, one at least."
         )
-    check_target_array(targets, file_name, target_name)
+    check_target_array(targets, file_name, target_name, options)
     return convert_input_array(inputs, file_name, features[0]), targets
 
 
@@ -54,19 +57,22 @@ def load_npz_arrays(path: Path, file_name: str) -> Mapping[str, Array]:
         raise InvalidInputError(f"{file_name} cannot be read as NPZ: {said}.") from exc
 
 
-def check_target_array(targets: Array, file_name: str, target_name: str) -> None:
+def check_target_array(targets: Array, file_name: str, target_name: str, options: UserDataOptions) -> None:
     """Refuse targets that are missing, or neither numbers nor text."""
     if targets.dtype.kind not in "biufU":
         raise InvalidInputError(f"{file_name}: {target_name!r} holds {targets.dtype}, neither numbers nor text.")
-    if targets.dtype.kind == "f" and not np.isfinite(targets).all():
-        row = int(np.flatnonzero(~np.isfinite(targets))[0])
-        raise InvalidInputError(
-            f"{file_name}, row {row + 1}: the target {target_name!r} is {targets[row]}; drop it, or mend it."
-        )
+    present = np.isfinite(targets) if targets.dtype.kind == "f" else np.ones(len(targets), bool)
+    if present.all() or (options.unlabelled == "drop" and present.any()):
+        return
+    row = int(np.flatnonzero(~present)[0])
+    raise InvalidInputError(
+        f"{file_name}, row {row + 1}: the target {target_name!r} is {targets[row]}, as in {int((~present).sum()):,} of "
+        f"{len(targets):,}; mend them, or let data.unlabelled: drop leave them out."
+    )
 
 
 def convert_input_array(inputs: Array, file_name: str, array_name: str) -> Array:
-    """Convert the inputs to float32 and one of the two shapes; images of one channel may lack its axis."""
+    """Convert the inputs to float32, but not images of 8 bits, and one of two shapes; grey images may lack an axis."""
     if inputs.dtype.kind not in "biuf":
         raise InvalidInputError(f"{file_name}: {array_name!r} holds {inputs.dtype}, no numbers.")
     if inputs.ndim == 3:
@@ -79,4 +85,4 @@ def convert_input_array(inputs: Array, file_name: str, array_name: str) -> Array
         raise InvalidInputError(
             f"{file_name}: {array_name!r} is {inputs.shape}; images are (N, channels, height, width)."
         )
-    return inputs.astype(np.float32)
+    return inputs if inputs.ndim == 4 and inputs.dtype == np.uint8 else inputs.astype(np.float32)

@@ -14,8 +14,6 @@ from functions.train.data.readers import TABLE_READERS
 from pilotlight.errors import InvalidInputError, StoreError
 from pilotlight.recipes.data_schema import UserDataOptions
 
-SETS = ("train", "validation", "test")
-
 
 @dataclass(frozen=True)
 class Shard:
@@ -80,6 +78,7 @@ def parse_shard(path: Path, file_name: str, options: UserDataOptions, sha256: st
     """Parse the examples of a file on disk."""
     if options.file_format == "npz":
         inputs, targets = npz.read_npz(path, file_name, options)
+        inputs = inputs.astype(np.float32, copy=False)
         features = tuple(f"x{number}" for number in range(inputs.shape[1]))
     else:
         inputs, targets, features = read_table_rows(path, file_name, options)

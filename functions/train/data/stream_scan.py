@@ -18,7 +18,6 @@ from functions.train.data.dataset import Dataset
 from functions.train.data.files import DataFile, DataRoot, find_files
 from functions.train.data.readers import EXTENSIONS, cast_targets
 from functions.train.data.shards import (
-    SETS,
     Shard,
     ShardRows,
     TargetEncoding,
@@ -28,6 +27,7 @@ from functions.train.data.shards import (
     read_new_shard,
 )
 from functions.train.data.split import DEFAULT_CALIBRATION_EXAMPLES, Splits, refuse_missing_class
+from functions.train.data.split_keys import SETS
 from functions.train.data.statistics import DatasetStatistics, Moments, RandomSample, RunningMoments
 from functions.train.data.streaming import StreamedDataset, join_blocks
 from functions.train.data.target import is_class_target, parse_targets

@@ -3,6 +3,9 @@
 Rows are counted from 1, after the line of names.
 """
 
+import codecs
+import gzip
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,10 +18,12 @@ import pyarrow.csv
 import pyarrow.parquet
 
 from functions.train.data import Array
+from functions.train.data.column_notes import explain_texts, is_row_number
 from functions.train.data.target import is_numeric_text
 from pilotlight.errors import InvalidInputError
 from pilotlight.recipes.data_schema import UserDataOptions
 
+MIN_BLOCK, MAX_BLOCK = 2**20, 2**30  # bytes that pyarrow parses at once
 MAX_CATEGORIES = 100  # different texts at most in a column: with more, it is hardly one of categories
 
 
@@ -28,9 +33,11 @@ class RowOrigins:
 
     file_names: tuple[str, ...]
     row_counts: tuple[int, ...]  # that each has
+    kept_rows: Array | None = None  # which of them are left, if some are not
 
     def describe_row(self, row: int) -> str:
         """Describe where a row, counted from 0, comes from."""
+        row = row if self.kept_rows is None else int(self.kept_rows[row])
         for name, count in zip(self.file_names, self.row_counts, strict=True):
             if row < count:
                 return f"{name}, row {row + 1}"
@@ -46,15 +53,21 @@ def read_csv(path: Path, file_name: str, options: UserDataOptions) -> Any:  # no
         ragged.append(row)
         return "skip"
 
+    tabs = options.delimiter == "," and file_name.lower().endswith((".tsv", ".tsv.gz"))
     try:
+        source, size = open_csv(path, file_name)
         table = pyarrow.csv.read_csv(
-            path,
-            pyarrow.csv.ReadOptions(use_threads=False),  # with threads, row numbers are lost
-            pyarrow.csv.ParseOptions(delimiter=options.delimiter, newlines_in_values=True, invalid_row_handler=note),
-            pyarrow.csv.ConvertOptions(strings_can_be_null=True),
+            source,
+            # With threads, row numbers are lost. Types are inferred from one block, which is the whole file: a column
+            # that begins with whole numbers or gaps is what its last rows are, and a cell may be of any length.
+            pyarrow.csv.ReadOptions(use_threads=False, block_size=min(max(size, MIN_BLOCK) + 1, MAX_BLOCK)),
+            pyarrow.csv.ParseOptions(
+                delimiter="\t" if tabs else options.delimiter, newlines_in_values=True, invalid_row_handler=note
+            ),
+            pyarrow.csv.ConvertOptions(strings_can_be_null=True, decimal_point=options.decimal),
         )
         check_csv_encoding(table, file_name)
-    except pa.ArrowInvalid as exc:
+    except (pa.ArrowInvalid, OSError, EOFError, zlib.error) as exc:
         raise InvalidInputError(f"{file_name} cannot be read as CSV: {format_arrow_error(exc)}.") from exc
     if ragged:
         row = ragged[0]
@@ -63,6 +76,22 @@ def read_csv(path: Path, file_name: str, options: UserDataOptions) -> Any:  # no
             f"{row.expected_columns}: {row.text[:60]!r}."
         )
     return table
+
+
+def open_csv(path: Path, file_name: str) -> tuple[Any, int]:
+    """Open a CSV file for pyarrow, decompressed and in UTF-8; also return its size in bytes."""
+    compressed = file_name.lower().endswith(".gz")
+    with path.open("rb") as file:
+        wide = not compressed and file.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+    if not compressed and not wide:
+        return path, path.stat().st_size
+    content = gzip.decompress(path.read_bytes()) if compressed else path.read_bytes()
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        try:
+            content = content.decode("utf-16").encode()
+        except UnicodeDecodeError as exc:
+            raise InvalidInputError(f"{file_name} begins as UTF-16 and is none; save the file as UTF-8.") from exc
+    return pa.BufferReader(content), len(content)
 
 
 def check_csv_encoding(table: Any, file_name: str) -> None:  # noqa: ANN401
@@ -120,10 +149,13 @@ def check_table_columns(table: Any, file_name: str) -> None:  # noqa: ANN401
 def select_feature_columns(columns: Sequence[str], options: UserDataOptions, file_name: str) -> tuple[str, ...]:
     """Select the columns to learn from; every column that the recipe names must exist."""
     named = [("target", str(options.target)), *(("features", word) for word in options.features or ())]
+    named += [(key, word) for key, word in (("group", options.group), ("time", options.time)) if word is not None]
     for key, word in [*named, *(("drop", word) for word in options.drop)]:
         if word not in columns:
-            raise InvalidInputError(f"data.{key} is {word!r}; {file_name} has the columns {', '.join(columns)}.")
-    left_out = {str(options.target), *options.drop}
+            raise InvalidInputError(
+                f"data.{key} is {word!r}; {file_name} has the columns {', '.join(columns)}{guess_delimiter(columns)}."
+            )
+    left_out = {str(options.target), *options.drop, *filter(None, (options.group, options.time))}
     kept = tuple(word for word in options.features or columns if word not in left_out)
     if not kept:
         raise InvalidInputError(f"{file_name} has no column left to learn from, besides {', '.join(sorted(left_out))}.")
@@ -133,6 +165,69 @@ def select_feature_columns(columns: Sequence[str], options: UserDataOptions, fil
             f"{file_name}: column {number} has no name; give it one, or leave it out by data.drop: ['']."
         )
     return kept
+
+
+def guess_delimiter(columns: Sequence[str]) -> str:
+    """Guess the delimiter of a CSV file that seems to have one column; return what to do about it, or nothing."""
+    found = next((mark for mark in (";", "\t", "|") if len(columns) == 1 and mark in columns[0]), None)
+    return f"; they look separated by {found!r}, which data.delimiter must say" if found else ""
+
+
+def drop_row_numbers(table: Any, options: UserDataOptions, file_name: str) -> tuple[Any, tuple[str, ...]]:  # noqa: ANN401
+    """Drop the index that pandas or R wrote as a column, unless the recipe names it; return its names too."""
+    wanted = {options.target, options.group, options.time, *(options.features or ()), *options.drop}
+    names = tuple(
+        name
+        for name in table.column_names
+        if name not in wanted
+        and pa.types.is_integer(table.column(name).type)
+        and not table.column(name).null_count
+        and is_row_number(name, table.column(name).to_numpy())
+    )
+    return table.drop_columns(list(names)) if names else table, names
+
+
+def find_labelled_rows(table: Any, name: str) -> Array:  # noqa: ANN401
+    """Find the rows, ascending, that have a target."""
+    column = decode_dictionary_column(table.column(name))
+    present = pc.is_valid(column)
+    if pa.types.is_floating(column.type):
+        present = pc.and_(present, pc.invert(pc.fill_null(pc.is_nan(column), fill_value=False)))
+    return np.flatnonzero(present.to_numpy())
+
+
+def read_group_column(table: Any, name: str, origin: RowOrigins) -> Array:  # noqa: ANN401
+    """Read what keeps rows together, (N,), as text; a row without it is refused."""
+    column = decode_dictionary_column(table.column(name))
+    check_no_nulls(column, "group", name, origin)
+    return np.array([str(value) for value in column.to_pylist()], np.str_)
+
+
+def read_time_column(table: Any, name: str, origin: RowOrigins) -> tuple[Array, Array]:  # noqa: ANN401
+    """Read times as sortable numbers (N,), and as they were written: dates, numbers, or texts in ISO 8601."""
+    column = decode_dictionary_column(table.column(name))
+    check_no_nulls(column, "time", name, origin)
+    written = np.array([str(value) for value in column.to_pylist()], np.str_)
+    if is_numeric_type(column.type):
+        return column.cast(pa.float64(), safe=False).to_numpy(), written
+    try:
+        moments = column.cast(pa.timestamp("us")) if not pa.types.is_time(column.type) else column.cast(pa.time64("us"))
+    except pa.ArrowInvalid as exc:
+        raise InvalidInputError(
+            f"{origin.file_names[0]}: data.time is {name!r}, which holds {column.type}, such as {written[0]!r}; it "
+            "must hold numbers, or dates as in 2026-11-29 or 2026-11-29T20:15:00."
+        ) from exc
+    return moments.cast(pa.int64()).to_numpy(), written
+
+
+def check_no_nulls(column: Any, key: str, name: str, origin: RowOrigins) -> None:  # noqa: ANN401
+    """Refuse a column with gaps that determines the sets."""
+    if column.null_count:
+        missing = pc.index(pc.is_null(column), pa.scalar(value=True)).as_py()
+        raise InvalidInputError(
+            f"{origin.describe_row(missing)}: {name!r}, which data.{key} names, is missing, as in "
+            f"{column.null_count:,} of {len(column):,} rows; drop these rows, or mend them."
+        )
 
 
 def decode_dictionary_column(column: Any) -> Any:  # noqa: ANN401
@@ -146,13 +241,24 @@ def read_feature_column(table: Any, name: str, origin: RowOrigins) -> tuple[Arra
     kind = column.type
     if pa.types.is_boolean(kind):
         column = column.cast(pa.int8())
-    if pa.types.is_string(kind) or pa.types.is_large_string(kind):
+    if is_text_type(kind):
         return encode_category_column(column, name, origin)
-    if pa.types.is_temporal(kind) or not (is_numeric_type(kind) or pa.types.is_boolean(kind) or pa.types.is_null(kind)):
+    if pa.types.is_temporal(kind):
+        raise InvalidInputError(
+            f"{origin.file_names[0]}: column {name!r} holds {kind}, neither numbers nor text; make numbers of it, such "
+            "as the year or days since, split by it with data.time, or name it under data.drop."
+        )
+    if not (is_numeric_type(kind) or pa.types.is_boolean(kind) or pa.types.is_null(kind)):
         raise InvalidInputError(
             f"{origin.file_names[0]}: column {name!r} holds {kind}, neither numbers nor text; name it under data.drop."
         )
-    return column.cast(pa.float64()).to_numpy().astype(np.float64), ()
+    return column.cast(pa.float64(), safe=False).to_numpy().astype(np.float64), ()
+
+
+def is_text_type(arrow_type: Any) -> bool:  # noqa: ANN401
+    """Return whether a type of pyarrow's is text."""
+    types = pa.types
+    return bool(types.is_string(arrow_type) or types.is_large_string(arrow_type) or types.is_string_view(arrow_type))
 
 
 def is_numeric_type(arrow_type: Any) -> bool:  # noqa: ANN401
@@ -168,10 +274,11 @@ def encode_category_column(column: Any, name: str, origin: RowOrigins) -> tuple[
         said = f"{origin.describe_row(pc.index(column, odd[0]).as_py())}: column {name!r} says {odd[0]!r}"
         raise InvalidInputError(f"{said}, where others say numbers; mend it, or leave it empty.")
     if len(words) > MAX_CATEGORIES:
+        found = explain_texts(words)
+        means = f"; they are {found}" if found else ""
         raise InvalidInputError(
             f"{origin.file_names[0]}: column {name!r} holds {len(words)} different texts, such as {words[0][:40]!r}; "
-            "with "
-            f"more than {MAX_CATEGORIES} it is no category: name it under data.drop."
+            f"with more than {MAX_CATEGORIES} it is no category: name it under data.drop{means}."
         )
     codes = pc.index_in(column, pa.array(words, column.type)).cast(pa.float64())
     return codes.to_numpy().astype(np.float64), tuple(words)
@@ -184,10 +291,16 @@ def read_target_column(table: Any, name: str, origin: RowOrigins) -> Array:  # n
     if column.null_count:
         missing = pc.index(pc.is_null(column), pa.scalar(value=True)).as_py()
         raise InvalidInputError(
-            f"{origin.describe_row(missing)}: the target {name!r} is missing; drop the row, or mend it."
+            f"{origin.describe_row(missing)}: the target {name!r} is missing, as in {column.null_count:,} of "
+            f"{len(column):,} rows; mend them, or let data.unlabelled: drop leave them out."
         )
-    if pa.types.is_string(kind) or pa.types.is_large_string(kind):
+    if is_text_type(kind):
         return np.array(column.to_pylist(), dtype=np.str_)
+    if pa.types.is_temporal(kind):
+        raise InvalidInputError(
+            f"{origin.file_names[0]}: the target {name!r} holds {kind}; make a number or classes of it, such "
+            "as days since."
+        )
     if not (is_numeric_type(kind) or pa.types.is_boolean(kind)):
         raise InvalidInputError(f"{origin.file_names[0]}: the target {name!r} holds {kind}, neither numbers nor text.")
     return np.asarray((column.cast(pa.float64()) if pa.types.is_decimal(kind) else column).to_numpy())

@@ -1,14 +1,19 @@
 """The targets of a data set: whether a column has classes or a number, and which classes they are."""
 
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 
 from functions.train.data import Array
+from pilotlight.contracts.metric import CLASS_METRICS, NUMBER_METRICS
 from pilotlight.errors import InvalidInputError
-from pilotlight.recipes.data_schema import UserDataOptions
+from pilotlight.recipes.data_schema import UserDataOptions, format_alternatives
 
+LEADING_ZERO = re.compile(r"\s*[+-]?0\d")  # of a code, such as a postal one
+MAX_NAMED_CLASSES = 10  # classes that a line names
 MAX_INTEGER_CLASSES = 20  # different whole numbers at most that are classes, unless the recipe defines them
 
 
@@ -26,15 +31,17 @@ class ParsedTargets:
     values: Array  # float64 (N,): indices into classes, or the numbers themselves
     classes: tuple[str, ...]
     metric: str  # the metric by which a model with these targets is judged
+    note: str = ""  # what they were taken for, and why
 
 
 def parse_targets(raw_targets: Array, options: UserDataOptions, origin: RowLocator) -> ParsedTargets:
     """Parse targets (N,) of text, truth values or numbers, as the recipe or else their type determines."""
     distinct = np.unique(raw_targets)
-    classes = is_class_target(distinct, options)
+    classes, reason = decide_target_kind(distinct, options, len(raw_targets))
     check_target_metric(options, classification=classes)
     if not classes:
-        return ParsedTargets(parse_numeric_targets(raw_targets, options, origin), (), options.metric or "r2")
+        values = parse_numeric_targets(raw_targets, options, origin)
+        return ParsedTargets(values, (), options.metric or "r2", describe_number(values, options, reason))
     names = list_class_names(distinct, options)
     words = [format_class_name(value) for value in distinct]
     if unknown := [each for each in words if each not in names]:
@@ -44,20 +51,74 @@ def parse_targets(raw_targets: Array, options: UserDataOptions, origin: RowLocat
     if len(distinct) < 2:
         raise InvalidInputError(f"{options.name}: the target is {words[0]!r} in every row; there is nothing to learn.")
     codes = np.array([names.index(each) for each in words], np.float64)
-    return ParsedTargets(codes[np.searchsorted(distinct, raw_targets)], names, options.metric or "accuracy")
+    values, metric = codes[np.searchsorted(distinct, raw_targets)], options.metric or "accuracy"
+    return ParsedTargets(values, names, metric, describe_classes(names, options, reason))
 
 
 def is_class_target(distinct: Array, options: UserDataOptions) -> bool:
     """Return whether targets with these values are classes."""
+    return decide_target_kind(distinct, options)[0]
+
+
+def decide_target_kind(distinct: Array, options: UserDataOptions, row_count: int | None = None) -> tuple[bool, str]:
+    """Decide whether targets with these values are classes, and why; a count of rows tells whether values repeat."""
     if options.task or options.classes:
-        return options.task != "number"
-    return distinct.dtype.kind in "Ub" or (distinct.dtype.kind in "iu" and len(distinct) <= MAX_INTEGER_CLASSES)
+        return options.task != "number", f"as data.{'task' if options.task else 'classes'} says"
+    if distinct.dtype.kind == "b":
+        return True, "since they are truth values"
+    if distinct.dtype.kind == "U":
+        return decide_text_kind(distinct)
+    if distinct.dtype.kind == "f" and not is_whole(distinct):
+        return False, "since they are not all whole"
+    if len(distinct) > MAX_INTEGER_CLASSES:
+        return False, f"since there are {len(distinct):,} different ones, more than {MAX_INTEGER_CLASSES}"
+    if distinct.dtype.kind == "f" and row_count is not None and row_count < 2 * len(distinct):
+        return False, "since few of them occur twice"
+    return True, "since its numbers are whole and few"
+
+
+def decide_text_kind(distinct: Array) -> tuple[bool, str]:
+    """Decide whether texts are classes: not where all are numbers without leading zeros, of any amount or many."""
+    words = distinct.tolist()
+    if not all(is_numeric_text(word) and not LEADING_ZERO.match(word) for word in words):
+        return True, "since it is text"
+    if not is_whole(distinct.astype(np.float64)):
+        return False, "since its texts are numbers, and not all whole"
+    if len(distinct) > MAX_INTEGER_CLASSES:
+        return False, f"since its texts are {len(distinct):,} different numbers, more than {MAX_INTEGER_CLASSES}"
+    return True, "since it is text, of few whole numbers"
+
+
+def is_whole(numbers: Array) -> bool:
+    """Return whether all of these numbers are finite and whole."""
+    return bool(np.isfinite(numbers).all() and (np.rint(numbers) == numbers).all())
+
+
+def describe_classes(names: Sequence[str], options: UserDataOptions, reason: str) -> str:
+    """Describe in a line that targets are classes, and what to do if they are not."""
+    listed = ", ".join(names[:MAX_NAMED_CLASSES])
+    listed += f" and {len(names) - MAX_NAMED_CLASSES:,} more" if len(names) > MAX_NAMED_CLASSES else ""
+    said = f"{describe_target(options)}: {len(names):,} classes ({listed}), {reason}"
+    numeric = options.task is None and not options.classes and all(map(is_numeric_text, names))
+    return said + ("; data.task: number makes it a number" if numeric else "")
+
+
+def describe_number(values: Array, options: UserDataOptions, reason: str) -> str:
+    """Describe in a line that targets are numbers, and what to do if they are not."""
+    said = f"{describe_target(options)}: a number from {values.min():g} to {values.max():g}, {reason}"
+    return said + ("" if options.task else "; data.task: classes makes it classes")
+
+
+def describe_target(options: UserDataOptions) -> str:
+    """Describe what is predicted."""
+    return "target: the folder of an image" if options.target is None else f"target {options.target!r}"
 
 
 def check_target_metric(options: UserDataOptions, *, classification: bool) -> None:
     """Refuse a metric of the other kind of targets, before anything is trained."""
-    if options.metric is not None and (options.metric == "r2") == classification:
-        kind, others = ("classes", "accuracy or balanced_accuracy") if classification else ("a number", "r2")
+    if options.metric is not None and (options.metric in NUMBER_METRICS) == classification:
+        kind, metrics = ("classes", CLASS_METRICS) if classification else ("a number", NUMBER_METRICS)
+        others = format_alternatives(list(metrics))
         said = f"data.metric is {options.metric!r}, and the target {options.target or 'sub-folder'!r} is {kind}"
         raise InvalidInputError(f"{said}; it must be {others}, or data.task tell what the target is.")
 
@@ -71,7 +132,7 @@ def format_class_name(value: Any) -> str:  # noqa: ANN401 - a scalar of numpy's
     """Format the name of a class."""
     if isinstance(value, np.bool_):
         return str(bool(value)).lower()
-    return f"{value:g}" if isinstance(value, np.floating) else str(value)
+    return np.format_float_positional(value, trim="-") if isinstance(value, np.floating) else str(value)
 
 
 def parse_numeric_targets(raw_targets: Array, options: UserDataOptions, origin: RowLocator) -> Array:
@@ -96,4 +157,4 @@ def is_numeric_text(text: str) -> bool:
         float(text)
     except ValueError:
         return False
-    return True
+    return "_" not in text  # as Python alone writes numbers

@@ -5,8 +5,9 @@ same in any number of processes.
 """
 
 import copy
+import inspect
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from typing import Literal
 
@@ -73,9 +74,18 @@ def wrap_model(model: nn.Module, strategy: Strategy, process_group: ProcessGroup
     return DistributedDataParallel(
         model,
         device_ids=[device.index] if device.index is not None else None,
-        forward_sync_buffers=False,  # all have the same: see `sync_batch_norm`
         gradient_as_bucket_view=True,
+        **get_buffer_options(DistributedDataParallel),  # all have the same buffers: see `sync_batch_norm`
     )
+
+
+def get_buffer_options(wrapper: Callable[..., object]) -> dict[str, bool]:
+    """Return the option that keeps a DDP from sending buffers in each pass: torch 2.13 gave it another name.
+
+    The former one warns there. It also leaves buffers out when the processes start, where ours are alike anyway.
+    """
+    known = inspect.signature(wrapper).parameters
+    return {"forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers": False}
 
 
 def accumulate_gradients(module: nn.Module, *, is_last: bool) -> AbstractContextManager[object]:

@@ -17,17 +17,13 @@ from dataclasses import dataclass
 import torch
 from torch import distributed
 
-from functions.train.errors import LostProcessError
+from functions.train.errors import DeviceFaultError, DeviceMemoryError, LostProcessError
+from functions.train.fault_recovery import is_device_fault
 
 Tensors = dict[str, torch.Tensor]
 SEED_PRIME = 1_000_003  # keeps the seeds of neighbouring steps and ranks apart
-LOST_PROCESS_WORDS = (
-    "Connection",
-    "Socket",
-    "NCCL",
-    "Timed out",
-    "gloo",
-)  # words in torch's errors that mean a lost process
+# Words in torch's errors that mean a lost process.
+LOST_PROCESS_WORDS = ("Connection", "Socket", "NCCL", "Timed out", "timed out", "gloo", "Broken pipe")
 
 
 @dataclass(frozen=True)
@@ -59,6 +55,19 @@ class ProcessGroup:
         if self.size > 1:
             distributed.all_reduce(value)
         return value
+
+    def concatenate_over_ranks(self, rows: torch.Tensor) -> torch.Tensor:
+        """Concatenate the rows (n, ...) of all processes, on the CPU; n may differ."""
+        if self.size == 1:
+            return rows
+        counts = [torch.tensor(0) for _ in range(self.size)]
+        distributed.all_gather(counts, torch.tensor(len(rows)))
+        most = max(map(int, counts))
+        padded = torch.zeros(most, *rows.shape[1:], dtype=rows.dtype)
+        padded[: len(rows)] = rows
+        gathered = [torch.empty_like(padded) for _ in range(self.size)]
+        distributed.all_gather(gathered, padded)
+        return torch.cat([part[: int(count)] for part, count in zip(gathered, counts, strict=True)])
 
     def max_over_ranks(self, value: int) -> int:
         """Return the largest value over all processes."""
@@ -118,22 +127,46 @@ def join_process_group(environment: Mapping[str, str] = os.environ) -> Iterator[
     process_group = read_process_group(environment)
     if torch.cuda.is_available():
         torch.cuda.set_device(process_group.local_rank % torch.cuda.device_count())
-    if process_group.size == 1:
-        yield process_group
-        return
+    with translate_faults(process_group):
+        if process_group.size == 1:
+            yield process_group
+            return
+        try:
+            init_process_group()
+            yield process_group
+        finally:
+            leave_process_group()
+
+
+@contextmanager
+def translate_faults(process_group: ProcessGroup) -> Iterator[None]:
+    """Turn torch's errors of lost processes, failing GPUs and full ones into errors with one sentence."""
+    together = process_group.size > 1 and distributed.is_initialized()
+    again = "Start the same run again, and it goes on from its last checkpoint."
     try:
-        init_process_group()
-        yield process_group
+        yield
+    except torch.OutOfMemoryError as exc:
+        raise DeviceMemoryError(
+            f"The GPU has too little memory: {get_first_line(exc)} Set a smaller batch_size, or a larger accumulation "
+            "for the same batches in parts."
+        ) from exc
     except RuntimeError as exc:
-        if not (distributed.is_initialized() and any(word in str(exc) for word in LOST_PROCESS_WORDS)):
+        if is_device_fault(exc):
+            raise DeviceFaultError(
+                f"The GPU of process {process_group.rank} failed: {get_first_line(exc)} {again}"
+            ) from exc
+        together = together or (process_group.size > 1 and distributed.is_initialized())
+        if not (together and any(word in str(exc) for word in LOST_PROCESS_WORDS)):
             raise
         raise LostProcessError(
             f"Process {process_group.rank} of {process_group.size} lost one of the others; what that one said is "
-            "above. "
-            "Start the same run again, and it goes on from its last checkpoint."
+            f"above. {again}"
         ) from exc
-    finally:
-        leave_process_group()
+
+
+def get_first_line(error: BaseException) -> str:
+    """Return the first line of an error as a sentence; torch's other lines are advice on how to debug it."""
+    return str(error).strip().split("\n", 1)[0].rstrip(".") + "."
 
 
 def init_process_group() -> None:

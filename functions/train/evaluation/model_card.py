@@ -15,9 +15,9 @@ from functions.train.evaluation.diagnostics import ClassificationDiagnosis, Regr
 from functions.train.evaluation.metrics import format_metric
 from functions.train.evaluation.quantization_report import (
     QuantizationReport,
-    VariantMeasurement,
     format_baseline_comparison,
 )
+from functions.train.evaluation.variant_report import VariantMeasurement
 from functions.train.export.artifacts import TrainingArtifacts
 from pilotlight.contracts.manifest import TensorSpec
 from pilotlight.contracts.metric import METRICS
@@ -141,6 +141,11 @@ def describe_scaling(artifacts: TrainingArtifacts) -> str:
     raw = f"Values are sent as they were measured ({format_name_list(names)}): the graph scales them." if names else ""
     if artifacts.splits.test.text:
         return "Tokens are those of `tokenizer.json`. At each, the answer has the logits of the one that follows."
+    if artifacts.splits.test.image_steps:
+        return (
+            "`image` takes a PNG, JPEG or WebP as well (BYTES), turned upright, resized and coloured as in training; the "
+            "answer is then `label` and `probability`. To pixels as a tensor the answer is logits."
+        )
     if artifacts.splits.test.classes:
         return f"{raw} Answers are logits; the largest is the class, by the order of the manifest's labels.".strip()
     return f"{raw} The answer is in the target's own unit.".strip() if artifacts.output_standardization else raw
@@ -190,6 +195,7 @@ def describe_data(recipe: Recipe, splits: Splits, report: QuantizationReport) ->
     ]
     if report.cleaning:
         facts.insert(1, f"Cleaning: {report.cleaning}.")
+    facts[1:1] = [f"{note[:1].upper()}{note[1:]}." for note in splits.train.notes]
     return "\n".join(f"- {fact}" for fact in facts)
 
 

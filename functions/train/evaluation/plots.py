@@ -22,13 +22,15 @@ from functions.train.evaluation.diagnostics import (
     RegressionDiagnosis,
     compute_wilson_interval,
 )
+from functions.train.evaluation.graphs import predict_answers
 from functions.train.evaluation.learning_curves import BLUE, GREY, VERMILION, render_png, simplify_axes
 from functions.train.evaluation.quantization_report import QuantizationReport
-from functions.train.export.quantize import run_graph
+from pilotlight.drift.training_profile import sample_row_indices
 from pilotlight.runtime.session import open_session
 
 MAX_READABLE_CLASSES = 30  # classes whose matrix can still be read; above, the worst confusions are listed
 MAX_CLASSES_WITH_SHARES = 12  # classes up to which a cell has room for its count and its share
+MAX_POINTS = 20_000  # examples in a scatter plot, evenly spaced; its numbers are of all of them
 MAX_NAME_LENGTH = 24  # characters of a class's name
 
 
@@ -41,9 +43,10 @@ def draw_diagnosis_plots(report: QuantizationReport, graph: Path, test: Dataset,
         plot_files["confusion.png"] = draw_confusions(kind, title)
         plot_files["calibration.png"] = draw_reliability_diagram(kind.calibration, title)
     if diagnosis.regression:
-        answers = run_graph(open_session(str(graph)), test.inputs)
+        shown = sample_row_indices(len(test), MAX_POINTS)
+        answers = predict_answers(open_session(str(graph)), test.inputs[shown])
         plot_files["predictions.png"] = draw_prediction_scatter(
-            answers[:, 0], test.targets[:, 0], diagnosis.regression, title
+            answers[:, 0], test.targets[shown, 0], diagnosis.regression, title
         )
     return plot_files
 

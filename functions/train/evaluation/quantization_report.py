@@ -4,15 +4,12 @@ It has the metrics, size and latency of both variants, the candidates of the sea
 served. The graphs are run as the handlers run them.
 """
 
-import os
-import platform
-import time
 from collections.abc import Iterable, Mapping, Sequence
-from importlib.metadata import version
+from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
 
 import numpy as np
+import torch
 from msgspec import Struct
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -20,8 +17,20 @@ from rich.table import Table
 from functions.train.data import Array
 from functions.train.data.cleaning import CleaningReport
 from functions.train.data.dataset import Dataset
-from functions.train.evaluation.diagnostics import Diagnosis, diagnose_answers
-from functions.train.evaluation.metrics import evaluate_outputs, format_metric, score_regression
+from functions.train.evaluation.agreement import OutputAgreement
+from functions.train.evaluation.diagnostics import Diagnosis, DiagnosisTotals
+from functions.train.evaluation.graphs import split_examples
+from functions.train.evaluation.metrics import format_metric
+from functions.train.evaluation.totals import RegressionTotals, Score, Totals, build_totals
+from functions.train.evaluation.variant_choice import Loss, Quality, weigh_variant
+from functions.train.evaluation.variant_report import (
+    VariantMeasurement,
+    VariantReport,
+    compute_gain,
+    describe_machine,
+    summarize_variants,
+)
+from functions.train.evaluation.variant_timing import ROUNDS, measure_request_times
 from functions.train.export.quantization_search import QuantizationCandidate
 from functions.train.export.quantize import run_graph
 from pilotlight.contracts.codec import decode_document
@@ -29,20 +38,7 @@ from pilotlight.contracts.manifest import EvaluationSet, Precision
 from pilotlight.contracts.metric import METRICS
 from pilotlight.recipes.data_schema import Data
 from pilotlight.recipes.schema import list_builtin_recipes, load_recipe
-from pilotlight.runtime.session import Session, open_session
-
-LATENCY_ROUNDS = 200  # single requests per variant
-
-
-class VariantMeasurement(Struct, frozen=True):
-    """The measurements of one variant."""
-
-    loss: float  # mean cross-entropy in nats; for a regression, the mean squared error
-    per_class: dict[str, float]  # recall, 0 to 1; empty for a regression
-    bytes: int
-    latency_ms: float  # median of single requests, in the process, as on a Lambda function of one vCPU
-    accuracy: float = 0.0  # the same as in `metrics`, for older readers; 0 for a regression
-    metrics: dict[str, float] = {}  # by name: accuracy and balanced_accuracy, or r2, rmse and mae
+from pilotlight.runtime.session import open_session
 
 
 class BaselineScore(Struct, frozen=True):
@@ -60,26 +56,16 @@ class Baseline(Struct, frozen=True):
     test: BaselineScore
 
 
-class QuantizationReport(Struct, frozen=True, kw_only=True):
-    """The measured comparison of the variants of a version: `report.json`."""
+class QuantizationReport(VariantReport, frozen=True, kw_only=True):
+    """The report of a model that was trained here, with what is known of its data."""
 
-    schema_version: int = 1
-    serve: Precision
-    verdict: str
-    points_lost: float  # by the smaller variant, in the metric's unit (`pilotlight.contracts.metric`); negative: gained
-    budget: float  # in the same unit
-    agreement: float  # share of answers, of examples or tokens, that are the same class in both; of numbers, R2 of the
-    # smaller variant's against fp32's
-    max_abs: float  # the largest |difference| of an output
-    size_ratio: float  # int8, or int4, / fp32
-    latency_ratio: float  # int8, or int4, / fp32
-    variants: dict[Precision, VariantMeasurement]
+    points_lost: float  # negative: gained
+    budget: float
     evaluation: EvaluationSet  # on the test set
-    calibration: EvaluationSet  # of the quantizer, a part of the training set
-    machine: str
-    metric: str = "accuracy"  # what the model is judged by
-    rungs: tuple[QuantizationCandidate, ...] = ()  # of the quantization ladder, in the order in which they were tried
+    calibration: EvaluationSet  # a part of the training set
+    metric: str = "accuracy"
     cleaning: CleaningReport | None = None  # what was left out of the data
+    data_notes: tuple[str, ...] = ()  # what was decided about the data without being asked, a sentence each
     diagnosis: Diagnosis = Diagnosis()  # of the served variant: confusions, classes, calibration, residuals
     baseline: Baseline | None = None  # what a language model has to beat
 
@@ -93,35 +79,44 @@ def compare_variants(
     baseline: Baseline | None = None,
 ) -> QuantizationReport:
     """Measure fp32 and the smaller graph on the test set, and choose which is served: fp32 where no candidate holds."""
-    outputs, measured = measure_variants(graphs, test)
     small = get_smaller_variant(graphs)
+    measured, comparison = measure_variants(graphs, test)
     full, reduced = measured["fp32"], measured[small]
     lost = METRICS[test.metric].compute_degradation(full.metrics[test.metric], reduced.metrics[test.metric])
     serve, verdict = choose_served_variant(lost, budget, test.metric, candidates, small)
+    agreement = comparison.agreement.compute()
+    if serve != "fp32":
+        quality = build_quality(agreement, test, Loss(test.metric, lost, budget))
+        serve, verdict = weigh_variant(small, compute_gain(full, reduced), quality)
+    summary = summarize_variants(measured, small, describe_machine())
     return QuantizationReport(
+        **(summary | {"max_abs": comparison.agreement.max_abs, "agreement": agreement}),
         serve=serve,
         verdict=verdict,
         points_lost=lost,
         budget=budget,
-        agreement=measure_agreement(outputs["fp32"], outputs[small]),
-        max_abs=float(np.abs(outputs["fp32"] - outputs[small]).max()),
-        size_ratio=reduced.bytes / full.bytes,
-        latency_ratio=reduced.latency_ms / full.latency_ms,
-        variants=measured,
         evaluation=EvaluationSet(test.sha256, len(test)),
         calibration=EvaluationSet(calibration.sha256, len(calibration)),
-        machine=describe_machine(),
         metric=test.metric,
+        compared="test examples",
+        requests=len(test),
         rungs=tuple(candidates),
         cleaning=test.cleaning,
-        diagnosis=diagnose_answers(outputs[serve], test),
+        data_notes=test.notes,
+        diagnosis=comparison.diagnoses[serve].diagnose(),
         baseline=baseline,
     )
 
 
+def build_quality(agreement: float, test: Dataset, loss: Loss) -> Quality:
+    """Build how good a variant's answers are; of numbers, the agreement is an R2 and tells of no classes."""
+    classes = [OutputAgreement("answers", same=agreement, places=test.target_count)] if test.classes else []
+    return Quality(classes, len(test), "test examples", loss)
+
+
 def get_smaller_variant(variants: Iterable[Precision]) -> Precision:
-    """Return the quantized one of the variants."""
-    return next(precision for precision in variants if precision != "fp32")
+    """Return the quantized one of the variants; fp32 if it is the only one, since no way to fewer bits worked."""
+    return next((precision for precision in variants if precision != "fp32"), "fp32")
 
 
 def choose_served_variant(
@@ -142,45 +137,68 @@ def choose_served_variant(
     return "fp32", f"fp32 is served: {small} loses {points}, more than the budget of {allowed}."
 
 
-def measure_agreement(fp32: Array, small: Array) -> float:
-    """Measure how far a variant repeats fp32's outputs (..., outputs): the share of the same classes, or R2."""
-    if fp32.shape[-1] == 1:
-        return score_regression(small, fp32).metrics["r2"]
-    return float((fp32.argmax(axis=-1) == small.argmax(axis=-1)).mean())
+class AgreementTotals:
+    """How far a variant repeats fp32's outputs (..., outputs), batch by batch: the share of the same classes, or R2."""
+
+    def __init__(self) -> None:
+        self.max_abs = 0.0
+        self._same = self._count = 0
+        self._numbers: RegressionTotals | None = None
+
+    def add(self, fp32: Array, small: Array) -> None:
+        """Add a batch of both."""
+        self.max_abs = float(np.maximum(self.max_abs, np.abs(fp32 - small).max()))  # which keeps NaN
+        if fp32.shape[-1] == 1:
+            self._numbers = self._numbers or RegressionTotals(origin=float(fp32.mean(dtype=np.float64)))
+            self._numbers.add(torch.from_numpy(small), torch.from_numpy(fp32))
+            return
+        same = fp32.argmax(axis=-1) == small.argmax(axis=-1)
+        self._same, self._count = self._same + int(same.sum()), self._count + same.size
+
+    def compute(self) -> float:
+        """Compute the agreement over what was added."""
+        return self._numbers.score().metrics["r2"] if self._numbers else self._same / self._count
+
+
+@dataclass(frozen=True)
+class VariantComparison:
+    """What is accumulated over the test set while the variants run side by side; no outputs are kept."""
+
+    agreement: AgreementTotals
+    diagnoses: dict[Precision, DiagnosisTotals]
+    totals: dict[Precision, Totals]
+
+    def add(self, outputs: Mapping[Precision, Array], targets: Array) -> None:
+        """Add a batch of every variant's outputs."""
+        self.agreement.add(outputs["fp32"], outputs[get_smaller_variant(outputs)])
+        for precision, answers in outputs.items():
+            self.diagnoses[precision].add(answers, targets)
+            self.totals[precision].add(torch.from_numpy(answers), torch.from_numpy(targets))
 
 
 def measure_variants(
     graphs: Mapping[Precision, Path], test: Dataset
-) -> tuple[dict[Precision, Array], dict[Precision, VariantMeasurement]]:
-    """Run every variant on the test set and measure it; return the outputs and the measurements."""
+) -> tuple[dict[Precision, VariantMeasurement], VariantComparison]:
+    """Run every variant on the test set, a batch at a time, and measure it; return what was measured."""
     sessions = {precision: open_session(str(path)) for precision, path in graphs.items()}
-    outputs = {precision: run_graph(session, test.inputs) for precision, session in sessions.items()}
-    latencies = measure_latencies(sessions, test.inputs[:1])
-    measured = {name: measure_variant(outputs[name], test, graphs[name], latencies[name]) for name in graphs}
-    return outputs, measured
+    comparison = VariantComparison(
+        AgreementTotals(),
+        {name: DiagnosisTotals(test) for name in graphs},
+        {name: build_totals(test) for name in graphs},
+    )
+    for rows in split_examples(test.inputs):
+        outputs = {precision: run_graph(session, test.inputs[rows]) for precision, session in sessions.items()}
+        comparison.add(outputs, test.targets[rows])
+    first = next(iter(sessions.values())).inputs[0].name
+    latencies = measure_request_times(sessions, {first: test.inputs[:1]})
+    scores = {name: totals.score() for name, totals in comparison.totals.items()}
+    return {name: measure_variant(scores[name], graphs[name], latencies[name]) for name in graphs}, comparison
 
 
-def measure_variant(outputs: Array, test: Dataset, graph: Path, latency_ms: float) -> VariantMeasurement:
+def measure_variant(result: Score, graph: Path, latency_ms: float) -> VariantMeasurement:
     """Measure one variant."""
-    result = evaluate_outputs(outputs, test)
     accuracy, size = result.metrics.get("accuracy", 0.0), graph.stat().st_size
     return VariantMeasurement(result.loss, result.per_class, size, latency_ms, accuracy, result.metrics)
-
-
-def measure_latencies(sessions: Mapping[Precision, Session], example: Array) -> dict[Precision, float]:
-    """Measure the median time of a single request to each session in ms, in turn: other load slows all alike."""
-    seconds: dict[Precision, list[float]] = {precision: [] for precision in sessions}
-    for _ in range(LATENCY_ROUNDS):
-        for precision, session in sessions.items():
-            started = time.perf_counter()
-            run_graph(session, example)
-            seconds[precision].append(time.perf_counter() - started)
-    return {precision: 1000 * median(times) for precision, times in seconds.items()}
-
-
-def describe_machine() -> str:
-    """Describe the machine that measured the latencies."""
-    return f"{platform.machine()}, {os.cpu_count()} CPUs, onnxruntime {version('onnxruntime')}"
 
 
 def build_report_table(report: QuantizationReport) -> RenderableType:
@@ -198,7 +216,7 @@ def build_report_table(report: QuantizationReport) -> RenderableType:
         f"{report.max_abs:.3g} apart.",
         *([format_baseline_comparison(report.baseline, report)] if report.baseline else []),
         *(f"{'held' if rung.holds else 'fell'}: {rung.plan}; {rung.why}." for rung in report.rungs),
-        f"{LATENCY_ROUNDS} single requests each, in turn, on {report.machine}.",
+        f"{ROUNDS} single requests each, in turn, on {report.machine}.",
     )
 
 
@@ -231,6 +249,6 @@ def format_baseline_comparison(baseline: Baseline, report: QuantizationReport) -
 
 def format_agreement(report: QuantizationReport) -> str:
     """Format how far the variants' outputs agree."""
-    if report.metric == "r2":
+    if not report.variants["fp32"].per_class and "r2" in report.variants["fp32"].metrics:
         return f"R2 of {get_smaller_variant(report.variants)}'s answers against fp32's {report.agreement:.4f}"
     return f"the same {'class' if report.metric != 'loss' else 'next token'} in {report.agreement:.2%}"

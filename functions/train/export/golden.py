@@ -7,7 +7,9 @@ import numpy as np
 
 from functions.train.data import Array
 from functions.train.data.dataset import Dataset
+from functions.train.data.pixels import Pixels
 from functions.train.errors import GoldenError
+from functions.train.evaluation.graphs import predict_answers
 from functions.train.export.quantize import run_graph
 from pilotlight.contracts.codec import decode_document
 from pilotlight.contracts.manifest import Precision
@@ -27,7 +29,11 @@ def record_test_requests(graph: Path, variant: Precision, test: Dataset) -> Gold
     Where the targets are numbers, three examples take the place of the classes; in a text, the beginnings of windows.
     """
     session = open_session(str(graph))
-    feeds = build_prompts(test.inputs) if test.text else build_test_requests(session, keep_complete_examples(test))
+    feeds = (
+        build_prompts(np.asarray(test.inputs))
+        if test.text
+        else build_test_requests(session, keep_complete_examples(test))
+    )
     answers = [run_graph(session, feed) for feed in feeds]
     tolerance = TOLERANCES[variant] * max(float(np.abs(answer).max()) for answer in answers)
     (given,), (output,) = session.inputs, session.outputs
@@ -40,6 +46,8 @@ def record_test_requests(graph: Path, variant: Precision, test: Dataset) -> Gold
 
 def keep_complete_examples(test: Dataset) -> Dataset:
     """Keep the examples without missing values, which JSON cannot express; all, gaps as 0, if none is complete."""
+    if isinstance(test.inputs, Pixels):
+        return test  # 8 bits have no gaps
     complete = np.isfinite(test.inputs).reshape(len(test), -1).all(axis=1)
     return test.select(np.flatnonzero(complete)) if complete.any() else replace(test, inputs=np.nan_to_num(test.inputs))
 
@@ -59,7 +67,7 @@ def pick_exemplars(session: Session, test: Dataset) -> Array:
     """Pick the index of the first test example of each class that is predicted right; the very first if none is."""
     if not test.classes:
         return np.arange(min(BATCH_SIZE, len(test)))
-    right = np.flatnonzero(run_graph(session, test.inputs).argmax(axis=1) == test.targets)
+    right = np.flatnonzero(predict_answers(session, test.inputs)[:, 0] == test.targets)
     return right[np.unique(test.targets[right], return_index=True)[1]] if len(right) else np.array([0])
 
 

@@ -11,9 +11,10 @@ import numpy as np
 from torch import nn
 
 from functions.train.data import Array
+from functions.train.data.pixels import Inputs, Pixels
 from functions.train.errors import ParityError
 from functions.train.export.quantize import run_graph
-from functions.train.training.trainer import predict_outputs
+from functions.train.training.prediction import predict_outputs
 from pilotlight.contracts.manifest import ExportParity
 from pilotlight.runtime.session import open_session
 
@@ -21,7 +22,7 @@ BATCH_SIZES = (1, 2, 7, 64)  # one, the exporter's own, an odd one, and more tha
 LENGTHS = (1, 2, 7)  # tokens; and the longest there is
 
 
-def check_parity(model: nn.Module, graph: Path, inputs: Array, tolerance: float) -> ExportParity:
+def check_parity(model: nn.Module, graph: Path, inputs: Inputs, tolerance: float) -> ExportParity:
     """Measure the largest |difference| of an output between module and graph; `ParityError` above the tolerance.
 
     The tolerance is a share of the largest |output|, or of 1 where that is less: a float32 price has no four decimals.
@@ -29,6 +30,7 @@ def check_parity(model: nn.Module, graph: Path, inputs: Array, tolerance: float)
     `inputs` are raw ones; where they are too few for a batch, they are repeated. The grid is of batches and, where the
     inputs are tokens, of lengths.
     """
+    inputs = inputs[: max(BATCH_SIZES)] if isinstance(inputs, Pixels) else inputs
     session, worst, lengths = open_session(str(graph)), 0.0, choose_lengths(inputs)
     for batch, length in product(BATCH_SIZES, lengths or [None]):
         feed = np.resize(inputs, (batch, *inputs.shape[1:]))[:, :length]

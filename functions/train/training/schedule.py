@@ -17,8 +17,11 @@ def hold_constant(options: ConstantOptions, steps_since_warmup: int, total_steps
 
 
 def decay_in_steps(options: StepOptions, steps_since_warmup: int, total_steps: int) -> float:
-    """Drop by gamma^floor(s / e) with e = max(1, round(every * steps)): after each share `every` of all steps."""
-    drops = steps_since_warmup // max(1, round(options.every * total_steps))
+    """Drop by gamma at step round(k * every * steps) after the warm-up, for k = 1, 2, ...: each share of all steps.
+
+    Each position is rounded by itself, halves up, so that trainings of 6 and of 1,000 steps drop equally often.
+    """
+    drops = math.ceil((steps_since_warmup + 0.5) / (options.every * total_steps)) - 1
     return float(options.gamma**drops)
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 from torch.distributed.fsdp import FSDPModule
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from functions.train.data.dataset import Dataset
 from functions.train.distributed import parallel
@@ -18,6 +19,7 @@ from functions.train.training import loss as losses
 from functions.train.training import optimiser as optimisers
 from functions.train.training import precision
 from functions.train.training.compiler import compile_function
+from functions.train.training.device import get_model_device, get_process_device
 from functions.train.training.mfu import MfuMeter
 from pilotlight.recipes.schema import Recipe
 
@@ -108,6 +110,8 @@ class TrainStep:
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Add up the gradients of the batch's parts, each by its share of the mean, so that they are the batch's.
 
+        Batch normalisation alone sees a part and not the batch: see `describe_accumulation`.
+
         The processes' gradients are averaged, so each is multiplied by the number of processes.
         """
         processes = self._process_group.size
@@ -185,11 +189,11 @@ def count_accumulation_parts(accumulation: int, examples: int, processes: int) -
     return min(accumulation, max(1, max(examples // processes, 1) // 2))
 
 
-def get_model_device(model: nn.Module) -> torch.device:
-    """Return the device of the model's weights."""
-    return next(model.parameters()).device
-
-
-def get_process_device() -> torch.device:
-    """Return the GPU of this process, or the CPU."""
-    return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
+def describe_accumulation(accumulation: int, model: nn.Module) -> str:
+    """Describe where an accumulated step is not that of the whole batch; empty where it is."""
+    if accumulation == 1 or not any(isinstance(part, _BatchNorm) for part in model.modules()):
+        return ""
+    return (
+        f"accumulation={accumulation} with batch normalisation: each part of a batch is normalised by its own mean and "
+        "variance, so that the steps differ from those of accumulation=1; all other layers give the same step"
+    )

@@ -13,17 +13,16 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 import msgspec
-import numpy as np
 import torch
 from torch import nn
 
-from functions.train.data import Array, augmentation, loader
+from functions.train.data import augmentation, loader
 from functions.train.data.split import Splits
 from functions.train.distributed import parallel
 from functions.train.distributed.process_group import SINGLE_PROCESS, ProcessGroup
 from functions.train.errors import DivergedError
-from functions.train.evaluation.metrics import evaluate_outputs
 from functions.train.training import optimiser, schedule
+from functions.train.training.prediction import evaluate_network
 from functions.train.training.state import (
     Tensors,
     TrainerState,
@@ -32,11 +31,9 @@ from functions.train.training.state import (
     select_part,
     set_rng_states,
 )
-from functions.train.training.step import StepResult, TrainStep, get_model_device
+from functions.train.training.step import StepResult, TrainStep
 from functions.train.training.training_history import EarlyStopping, EpochMetrics, TrainingHistory
 from pilotlight.recipes.schema import Recipe
-
-MAX_TARGETS_AT_ONCE = 1024  # answers that are computed at once
 
 
 @dataclass
@@ -187,8 +184,13 @@ class Trainer:
         tally, train, validation = self.totals, self._splits.train, self._splits.validation
         loss, hits, norm = (float(tally.sums[name]) for name in ("loss", "hits", "norm"))  # waits for the device
         training_seconds, target_count = time.perf_counter() - started, train.target_count
-        score = evaluate_outputs(predict_outputs(self.train_step.evaluated_model, validation.inputs), validation)
+        monitored = self._recipe.early_stopping.metric
+        names = (monitored, validation.metric)
+        score = evaluate_network(
+            self.train_step.evaluated_model, validation, names, self._process_group, self._splits.target_moments
+        )
         metric, value = score.main_metric
+        monitored_value = score.metrics.get(monitored, math.nan) if monitored != "loss" else math.nan
         epoch = self._broadcast_epoch(
             EpochMetrics(
                 number=len(self.epochs) + 1,
@@ -203,6 +205,8 @@ class Trainer:
                 examples_per_s=self.example_count / training_seconds,
                 tokens_per_s=target_count / training_seconds if train.text else 0.0,
                 mfu=self.train_step.mfu_meter.compute_mfu(self.example_count / training_seconds),
+                monitored=monitored,
+                monitored_value=monitored_value if math.isfinite(monitored_value) else None,
             )
         )
         self.epochs.append(epoch)
@@ -264,7 +268,7 @@ def train_model(
     checkpointer: Checkpointer | None = None,
     process_group: ProcessGroup = SINGLE_PROCESS,
 ) -> TrainingHistory:
-    """Train the model in place, until the epochs are over or the validation loss has stopped falling.
+    """Train the model in place, until the epochs are over or what early stopping monitors is no longer better.
 
     `DivergedError` as soon as a loss is not finite.
     """
@@ -286,19 +290,6 @@ def compute_learning_rates(recipe: Recipe, examples: int, epoch: int) -> Sequenc
     steps = len(loader.compute_batch_sizes(examples, loader.resolve_batch_size(recipe.batch_size, examples)))
     first, total, base = (epoch - 1) * steps, recipe.epochs * steps, recipe.optimiser.learning_rate
     return [base * schedule.compute_rate_factor(recipe.schedule, step, total) for step in range(first, first + steps)]
-
-
-def predict_outputs(model: nn.Module, inputs: Array, batch_size: int | None = None) -> Array:
-    """Predict outputs, (N, classes) or (N, T, tokens), for raw inputs like those of a `Dataset`, in evaluation mode.
-
-    Unless a batch size is given, a batch has 1,024 targets, or one window of tokens.
-    """
-    model.eval()
-    device, targets_per_example = get_model_device(model), inputs.shape[1] if inputs.dtype == np.int64 else 1
-    size = batch_size or max(1, MAX_TARGETS_AT_ONCE // targets_per_example)
-    with torch.inference_mode():
-        batches = [model(batch.to(device)).cpu() for batch in torch.split(torch.from_numpy(inputs), size)]
-    return np.concatenate([batch.numpy() for batch in batches])
 
 
 @contextmanager

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from functions.train.distributed import parallel
+from pilotlight.contracts.metric import METRICS
 from pilotlight.recipes.schema import StoppingOptions
 
 
@@ -29,6 +30,16 @@ class EpochMetrics:
     examples_per_s: float = 0.0  # of the pass alone, without the evaluation
     tokens_per_s: float = 0.0  # likewise, of a text, whose examples are windows of tokens
     mfu: float | None = None  # see `mfu`; on a GPU of its table
+    monitored: str = "loss"  # what early stopping goes by: the validation loss, or a metric on the validation set
+    monitored_value: float | None = None  # of that metric; None of the loss, and where it is not finite
+
+    def is_better_than(self, best: "EpochMetrics", min_delta: float) -> bool:
+        """Return whether early stopping keeps this epoch's weights in place of the best so far."""
+        if self.monitored == "loss":
+            return self.validation_loss < best.validation_loss - min_delta
+        if self.monitored_value is None or best.monitored_value is None:
+            return self.monitored_value is not None
+        return METRICS[self.monitored].is_better(self.monitored_value, best.monitored_value, min_delta)
 
 
 @dataclass(frozen=True)
@@ -76,6 +87,4 @@ class EarlyStopping:
         return self.best_epoch
 
     def _is_better(self, epoch: EpochMetrics) -> bool:
-        return (
-            self.best_epoch is None or epoch.validation_loss < self.best_epoch.validation_loss - self.options.min_delta
-        )
+        return self.best_epoch is None or epoch.is_better_than(self.best_epoch, self.options.min_delta)

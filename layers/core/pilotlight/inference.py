@@ -111,7 +111,7 @@ class InferenceService:
         manifest, names = model.manifest, [output.name for output in request.outputs]
         if manifest.preprocess is not None:
             self._runner.check_rows(manifest, count_rows(request.tensors), context.deadline)
-        feeds = processing.preprocess_inputs(manifest, request.tensors, model.assets)
+        feeds, geometries = processing.prepare_inputs(manifest, request.tensors, model.assets)
         recurrence = None if manifest.preprocess is None else processing.find_recurrence(manifest, request.tensors)
         rows = count_examples(manifest, feeds) if recurrence is None else len(feeds[recurrence.input])
         timer.mark_decoded(rows)
@@ -121,7 +121,7 @@ class InferenceService:
         results = self._runner.run(Run(model, feeds, graph_outputs, rows, factor, context.deadline, recurrence))
         timer.mark_inferred()
         context.mark_stage("infer")
-        outputs = processing.postprocess_outputs(manifest, results, feeds, names)
+        outputs = processing.postprocess_outputs(manifest, results, feeds, names, geometries, request.parameters)
         if capture and self._recorder is not None:
             self._recorder.offer(manifest, request.tensors, feeds, results, context.tenant)
         return outputs

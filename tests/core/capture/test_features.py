@@ -174,3 +174,11 @@ def test_bf16_is_told_as_the_numbers_that_its_bits_are() -> None:
     draft = fakes.draft(inputs=ends[0], outputs=ends[1])
     assert values(extract_request_features(draft, {}, {"x": bits})) == {"x[0]": [1.5], "x[1]": [-2.0]}
     assert values(extract_answer_features(draft, {"y": bits})) == {"y[0]": [1.5], "y[1]": [-2.0]}
+
+
+def test_an_unknown_category_is_missing_whichever_way_it_was_sent() -> None:
+    manifest = fakes.stepped(TABLE, of=WIDE)
+    tensors = {"age": np.array([33.0]), "colour": np.array(["mauve"], object)}
+    feeds = processing.preprocess_inputs(manifest, tensors)
+    assert values(extract_request_features(manifest, tensors, feeds))["colour"] == [None]
+    assert values(extract_request_features(manifest, feeds, feeds))["colour"] == [None]

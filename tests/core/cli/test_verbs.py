@@ -142,7 +142,7 @@ def test_published_labels_are_kept(run: Run, store: str, tmp_path: Path) -> None
     ("words", "code", "hint"),
     [
         (["publish", "nowhere.onnx", "--name", "x"], 2, "Cannot read nowhere.onnx: No such file or directory."),
-        (["publish", __file__, "--name", "x"], 2, "test_verbs.py is not an ONNX file: field 14"),
+        (["publish", __file__, "--name", "x"], 2, "test_verbs.py is not an ONNX file: it is Python code"),
         (["publish", str(fakes.MODELS / "double.onnx"), "--name", "a b"], 2, "'a b' is not a model name"),
         (["publish", str(fakes.MODELS / "double.onnx"), "--name", "x", "--precision", "fp8"], 2, "fp8"),
         (["models", "nothing"], 1, "There is no model 'nothing'"),

@@ -110,13 +110,18 @@ def renamed(told: Told) -> Told:
     return told.saying(document)
 
 
-GONE = Told(404, {}, b'{"error": "There is no such route.", "message": "There is no such route."}')
+GONE = Told(404, {}, b'{"message": "There is no such route."}')
 FAULTS: dict[str, tuple[Bend, str, str]] = {
     "ready": (at("/v2/health/ready", lambda told: told.saying({"error": "away"}, 503)), "ready", "503"),
     "another version": (at("/v2", lambda told: told.saying({**told.json, "version": "9.9"})), "version", "runs 9.9"),
     "another server": (at("/v2", lambda told: told.saying({"name": "triton"})), "version", "'triton'"),
     "gateway responses": (
-        at("/v2/pilotlight-doctor/none/such/route", lambda told: told.saying({"message": "Missing token"})),
+        at("/v2/pilotlight-doctor/none/such/route", lambda told: told.saying({"message": "Missing token"}, 403)),
+        "gateway's errors",
+        "GatewayResponses",
+    ),
+    "gateway responses of a former version": (
+        at("/v2/pilotlight-doctor/none/such/route", lambda told: told.saying({"error": "None.", "message": "None."})),
         "gateway's errors",
         "GatewayResponses",
     ),

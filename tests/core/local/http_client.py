@@ -26,9 +26,9 @@ class Reply:
     @property
     def error(self) -> str:
         """The text of an error that the gateway made, as the fixture's template words it."""
-        document = self.json
-        assert document["error"] == document["message"]
-        return str(document["error"])
+        (message,) = self.json.values()
+        assert self.json == {"message": message}
+        return str(message)
 
 
 class Connection:

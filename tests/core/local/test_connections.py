@@ -1,5 +1,6 @@
 """Clients that are slow, or send too much, or are too many: over real sockets, with the functions of `stack/`."""
 
+import base64
 import json
 import socket
 import subprocess
@@ -265,3 +266,80 @@ def test_three_hundred_half_sent_requests_lock_nobody_out(stack: Path) -> None:
 def test_as_many_connections_as_there_are_files_for() -> None:
     assert count_connections(ConnectionLimits(count=10), 1) == 10
     assert 1 <= count_connections(ConnectionLimits(count=10**9), 10**6) < 10**9
+
+
+BODY = b'{"a":1}'
+SIZED, CHUNKED = b"Content-Length: 7\r\n\r\n" + BODY, b"Transfer-Encoding: chunked\r\n\r\n"
+IN_CHUNKS = CHUNKED + b'3\r\n{"a\r\n4;x=y\r\n":1}\r\n0\r\nX-Trailer: 1\r\n\r\n'
+CLOSE = b"Connection: close\r\n"
+H2C = b"Connection: Upgrade, HTTP2-Settings, close\r\nUpgrade: h2c\r\nHTTP2-Settings: AAEAAEAAAAIAAAABAAMAAABk\r\n"
+
+
+@pytest.mark.parametrize("piece", [1, 60, 1_000_000])
+@pytest.mark.parametrize(
+    "sent",
+    [
+        HEAD + H2C + SIZED,
+        HEAD + H2C + IN_CHUNKS,
+        HEAD + b"Connection: close\r\nCONNECTION: upgrade\r\nUpgrade: TLS/1.0, HTTP/2.0\r\n" + SIZED,
+        HEAD + b"Upgrade: websocket\r\nConnection: UPGRADE,close\r\n" + SIZED,
+        HEAD + b"Upgrade: h2c\r\n" + CLOSE + SIZED,
+        HEAD + CLOSE + b"Expect: 100-Continue\r\n" + SIZED,
+        HEAD + b"Connection: TE, close\r\nTE: trailers\r\n" + SIZED,
+        HEAD + b"Connection: close, keep-alive\r\nKeep-Alive: timeout=5\r\nProxy-Connection: keep-alive\r\n" + SIZED,
+        HEAD + CLOSE + IN_CHUNKS,
+        HEAD + CLOSE + b"X-Empty:\r\nx-empty: \r\ncOnTeNt-lEnGtH: \t 7 \t\r\n\r\n" + BODY,
+        b"\r\n\r\n" + HEAD + CLOSE + SIZED,
+        b"POST /echo HTTP/1.0\r\n" + SIZED,
+        b"POST /%65cho HTTP/1.1\r\nHost: localhost\r\n" + CLOSE + SIZED,
+        HEAD.replace(b"/echo", b"http://localhost:80/echo") + CLOSE + SIZED,
+        HEAD.replace(b"/echo", b"http://localhost:80/prod/echo?a=/b") + CLOSE + SIZED,
+    ],
+)
+def test_body_arrives_however_old_or_new_its_client_is(usual: str, sent: bytes, piece: int) -> None:
+    with connect(usual) as connection:
+        for start in range(0, len(sent), piece):
+            connection.sendall(sent[start : start + piece])
+        answer = read_all(connection).removeprefix(b"HTTP/1.1 100 Continue\r\n\r\n")
+    assert answer.startswith(b"HTTP/1.1 200 OK\r\n")
+    event = json.loads(answer.partition(b"\r\n\r\n")[2])["event"]
+    assert base64.b64decode(event["body"]) == BODY if event["isBase64Encoded"] else event["body"] == BODY.decode()
+    assert event["headers"].keys() & {"http2-settings", "x-trailer"} == set()
+
+
+def test_requests_go_on_after_an_offer(usual: str) -> None:
+    """As Java's client does, which offers once and sends its next requests over the same connection."""
+    first = HEAD + H2C.replace(b", close", b"") + SIZED
+    with connect(usual) as connection:
+        connection.sendall(first + first + HEAD + CLOSE + SIZED)
+        answers = read_all(connection)
+    assert answers.count(b"HTTP/1.1 200 OK\r\n") == 3
+
+
+@pytest.mark.parametrize(
+    ("sent", "says"),
+    [
+        (HEAD + CLOSE + b"X-Folded: a\r\n b\r\n" + SIZED, "Unexpected whitespace after header value"),
+        (HEAD + CLOSE + b"Content-Length: 8\r\n" + SIZED, "Duplicate Content-Length"),
+        (HEAD + CLOSE + b"Transfer-Encoding: chunked\r\n" + SIZED, "Content-Length can't be present"),
+        (HEAD + CLOSE + b"Content-Length : 7\r\n\r\n" + BODY, "Invalid header field char"),
+        (HEAD.replace(b"\r\n", b"\n") + SIZED, "Expected CRLF"),
+        (b"CONNECT localhost:443 HTTP/1.1\r\nHost: localhost\r\n\r\n", "invalid url"),
+        (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "PRI"),
+        (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", "Invalid method"),
+    ],
+)
+def test_what_is_no_http_is_refused_with_a_sentence(usual: str, sent: bytes, says: str) -> None:
+    with connect(usual) as connection:
+        connection.sendall(sent)
+        status, message = parse_refusal(read_all(connection))
+    assert status == 400
+    assert message.startswith("Bad Request: this is not HTTP/1.1 as it must be (")
+    assert says in message
+
+
+@pytest.mark.parametrize("target", [b"http://localhost", b"http://localhost?a=b", b"*"])
+def test_target_without_a_path_is_no_route(usual: str, target: bytes) -> None:
+    with connect(usual) as connection:
+        connection.sendall(b"OPTIONS %b HTTP/1.1\r\nHost: localhost\r\n%b\r\n" % (target, CLOSE))
+        assert read_all(connection).startswith(b"HTTP/1.1 404 Not Found\r\n")

@@ -38,9 +38,20 @@ def test_wrong_shapes_are_shown_beside_the_right_one(shape: tuple[int, ...], hin
         processing.preprocess_inputs(IMAGES, {"image": np.zeros(shape)})
 
 
-def test_a_shared_dimension_has_one_size() -> None:
-    with pytest.raises(InvalidInputError, match=r"'right' .* dimension 0 \(batch\) is 3, elsewhere 2"):
-        processing.preprocess_inputs(PAIR, {"left": np.zeros((2, 2)), "right": np.zeros((3, 2))})
+def test_free_dimensions_of_one_name_may_differ() -> None:
+    """paddle2onnx calls each `?`, and one of two batches may be broadcast: the graph knows."""
+    image = manifest(TensorSpec("x", "FP32", ("N", 3, "?", "?")))
+    feed = np.zeros((1, 3, 1, 2), np.float32)
+    assert processing.preprocess_inputs(image, {"x": feed})["x"] is feed
+    feeds = {"left": np.zeros((2, 2)), "right": np.zeros((1, 2))}
+    assert processing.preprocess_inputs(PAIR, feeds) == feeds
+
+
+def test_an_input_may_be_empty_beside_examples() -> None:
+    feeds = {"left": np.zeros((2, 2)), "right": np.zeros((0, 2))}
+    assert processing.preprocess_inputs(PAIR, feeds) == feeds
+    with pytest.raises(InvalidInputError, match="the batch, is empty; send at least one"):
+        processing.preprocess_inputs(PAIR, {"left": np.zeros((0, 2)), "right": np.zeros((0, 2))})
 
 
 def test_missing_and_extra_inputs_are_named_together() -> None:

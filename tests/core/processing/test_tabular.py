@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -79,6 +80,58 @@ def test_missing_categories_are_filled_in(gap: str | None) -> None:
     assert rows(people(city=texts(gap, "Bern")))[0, 1:4].tolist() == [0, 1, 0]
 
 
+CITIES = ("Bern", "Rome", "Oslo")
+
+
+@pytest.mark.parametrize(
+    ("column", "expected"),
+    [
+        ({"missing": "Rome"}, [0, 1, 0]),
+        ({}, [0, 0, 0]),
+        ({"missing": "Rome", "unknown": "zeros"}, [0, 0, 0]),
+        ({"encoding": "index", "missing": "Rome"}, [1]),
+        ({"encoding": "index", "missing": "nan"}, [np.nan]),
+        ({"encoding": "index", "unknown": "zeros"}, [-1]),
+        ({"encoding": "index", "missing": "Rome", "unknown": "zeros"}, [-1]),
+    ],
+)
+def test_an_unknown_category_costs_no_row(column: dict[str, Any], expected: list[float]) -> None:
+    columns = (TableColumn(name="city", categories=CITIES, **column),)
+    found = rows({"city": texts("Oslo", "Paris", "Bern")}, columns)
+    np.testing.assert_array_equal(found[1], expected)
+    np.testing.assert_array_equal(found[[0, 2]], rows({"city": texts("Oslo", "Bern")}, columns))
+
+
+@pytest.mark.parametrize("column", [{"unknown": "refuse", "missing": "Rome"}, {"encoding": "index"}])
+def test_an_unknown_category_is_refused_where_the_manifest_says_so_or_nothing_stands_for_it(
+    column: dict[str, Any],
+) -> None:
+    with pytest.raises(
+        InvalidInputError, match=r"'city', row 1, is 'Paris', which is none of \['Bern', 'Rome', 'Oslo'\]"
+    ):
+        rows({"city": texts("Oslo", "Paris")}, (TableColumn(name="city", categories=CITIES, **column),))
+
+
+def test_unknown_categories_are_counted_by_column_without_their_values(monkeypatch: pytest.MonkeyPatch) -> None:
+    lines: list[str] = []
+    monkeypatch.setattr("pilotlight.observability.emf.write_line", lines.append)
+    rows(people(city=texts("Paris", "Lyon")))
+    (line,) = map(msgspec.json.decode, lines)
+    assert (line["column"], line["UnknownCategories"], line["model"]) == ("city", 2, "double")
+    assert [one["Dimensions"] for one in line["_aws"]["CloudWatchMetrics"]] == [
+        [["function"], ["function", "model", "column"]]
+    ]
+    assert not any(value in lines[0] for value in ("Paris", "Lyon"))
+    lines.clear()
+    rows(people())
+    assert not lines
+
+
+def test_a_manifest_without_the_setting_still_opens() -> None:
+    old = b'{"name": "city", "categories": ["a", "b"], "encoding": "index", "missing": "a"}'
+    assert msgspec.json.decode(old, type=TableColumn).unknown == "missing"
+
+
 def test_gaps_may_reach_a_graph_that_takes_them() -> None:
     assert np.isnan(rows({"a": np.array([np.nan])}, (TableColumn(name="a", missing="nan"),))).all()
 
@@ -90,7 +143,7 @@ def test_whole_numbers_are_categories_without_a_point() -> None:
 @pytest.mark.parametrize(
     ("changes", "hint"),
     [
-        ({"city": texts("Oslo", "Paris")}, r"'city', row 1, is 'Paris', which is none of \['Bern', 'Rome', 'Oslo'\]"),
+        ({"floor": texts("2", "9")}, r"'floor', row 1, is '9', which is none of \['1', '2', '3'\]"),
         ({"age": texts("30", "old")}, "'age', row 1, is 'old', expected a number"),
         ({"age": np.array([30, np.inf])}, "'age', row 1, is infinite"),
         ({"height": np.array([np.nan, 1.9])}, "'height', row 0, is missing, and the model takes no missing values"),

@@ -8,6 +8,7 @@ from pilotlight.errors import InvalidInputError, ModelRefusedError
 from pilotlight.runtime.datatypes import NUMPY_DTYPES
 from pilotlight.runtime.session import MB_PER_VCPU, build_session_options, open_session
 from tests.fakes import MODELS
+from tests.graph_writer import model, node, tensor, value
 
 
 def test_reads_its_signature_from_the_graph() -> None:
@@ -61,3 +62,64 @@ def test_threads_follow_memory(memory_mb: int, threads: int, monkeypatch: pytest
 def test_no_more_threads_than_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.cpu_count", lambda: 2)
     assert build_session_options(10_240).intra_op_num_threads == 2
+
+
+def test_what_a_graph_refuses_is_one_sentence_with_the_shapes() -> None:
+    session = open_session(str(MODELS / "pair.onnx"))
+    feeds = {"left": np.ones((2, 2), np.float32), "right": np.ones((3, 2), np.float32)}
+    with pytest.raises(InvalidInputError) as caught:
+        session.run(feeds)
+    assert str(caught.value).startswith("The model refused the input: Add: ")
+    assert str(caught.value).endswith("2 by 3 (sent: left [2, 2], right [3, 2]).")
+    assert "onnxruntime" not in str(caught.value)
+
+
+def test_one_of_two_batches_may_be_broadcast() -> None:
+    session = open_session(str(MODELS / "pair.onnx"))
+    feeds = {"left": np.ones((2, 2), np.float32), "right": np.ones((1, 2), np.float32)}
+    assert session.run(feeds)["total"].tolist() == [[2, 2], [2, 2]]
+
+
+FLOAT, STRING = 1, 8
+
+
+def save(path: Path, content: bytes) -> str:
+    (path / "m.onnx").write_bytes(content)
+    return str(path / "m.onnx")
+
+
+def test_outputs_that_are_no_tensors_are_left_out(tmp_path: Path) -> None:
+    nodes = [node("Relu", ["x"], ["y"]), node("SplitToSequence", ["x"], ["parts"])]
+    ends = [value("y", FLOAT, ["n", 3]), value("parts", FLOAT, None, sequence=True)]
+    session = open_session(save(tmp_path, model(nodes, [value("x", FLOAT, ["n", 3])], ends)))
+    assert [spec.name for spec in session.outputs] == ["y"]
+    assert session.left_out == ("parts seq(tensor(float))",)
+    assert list(session.run({"x": np.ones((2, 3), np.float32)})) == ["y"]
+    only = save(tmp_path, model(nodes[1:], [value("x", FLOAT, ["n", 3])], ends[1:]))
+    with pytest.raises(ModelRefusedError, match=r"'parts' is a seq\(tensor\(float\)\)"):
+        open_session(only)
+
+
+def test_an_optional_input_takes_a_tensor(tmp_path: Path) -> None:
+    given = value("x", FLOAT, ["n"], optional=True)
+    content = model([node("OptionalGetElement", ["x"], ["y"])], [given], [value("y", FLOAT, ["n"])])
+    session = open_session(save(tmp_path, content))
+    assert session.inputs == (TensorSpec("x", "FP32", ("n",)),)
+    assert session.run({"x": np.ones(2, np.float32)})["y"].tolist() == [1, 1]
+
+
+def test_initializers_that_are_inputs_are_not_asked_for(tmp_path: Path) -> None:
+    """Of IR 3, where each initializer had to be listed as an input."""
+    inputs = [value("x", FLOAT, ["n", 3]), value("w", FLOAT, [3])]
+    weights = [tensor("w", np.array([1, 2, 3], np.float32))]
+    content = model([node("Add", ["x", "w"], ["y"])], inputs, [value("y", FLOAT, ["n", 3])], weights, ir=3, opset=9)
+    session = open_session(save(tmp_path, content))
+    assert [spec.name for spec in session.inputs] == ["x"]
+    assert session.run({"x": np.zeros((1, 3), np.float32)})["y"].tolist() == [[1, 2, 3]]
+
+
+def test_odd_names_and_negative_sizes_are_taken(tmp_path: Path) -> None:
+    inputs, outputs = [value("x y/\u00e9:0", FLOAT, [-1, 3])], [value("\u00ff ;\n", FLOAT, ["a b", "?"])]
+    session = open_session(save(tmp_path, model([node("Relu", ["x y/\u00e9:0"], ["\u00ff ;\n"])], inputs, outputs)))
+    assert session.inputs == (TensorSpec("x y/\u00e9:0", "FP32", ("x y/\u00e9:0.0", 3)),)
+    assert session.run({"x y/\u00e9:0": np.ones((2, 3), np.float32)})["\u00ff ;\n"].shape == (2, 3)

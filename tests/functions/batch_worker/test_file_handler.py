@@ -99,8 +99,14 @@ def test_a_recorded_notification_of_s3_is_answered(bucket_url: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["a b", "a+b", "ü", "a%20b", "a#b", "a?b", "a~b", "a*b", "{a}", 'a"b', "a&b=c", "日本", "a:b"]
-)
+    "name",
+    [
+        "a b", "a+b", "ü", "a%20b", "a#b", "a?b", "a~b", "a*b", "{a}", 'a"b', "a&b=c", "日本", "a:b", "a'b", "a%b", "a\\b",
+        "Screenshot 10.32.07\u202fAM", "u\u0308ber", "👩\u200d💻", "a\u00a0b", "\ufeffa", "מ\u200fb", "\uf022a", "\u3000a",
+        "-a", "a.", " a ", "a;b", "$(a)", "<a>", "a|b", "a^`b", "a@b,c", "ａ", "\U0001fae9", "%00", "a\u00adb", "CON",
+        "日" * 70, "a" * 229,
+    ],
+)  # fmt: skip
 def test_a_file_may_have_any_name(name: str, bucket_url: str, tmp_path: Path) -> None:
     for store in (open_store(bucket_url), open_store(str(tmp_path / "store"))):
         place = Place(store)
@@ -110,6 +116,80 @@ def test_a_file_may_have_any_name(name: str, bucket_url: str, tmp_path: Path) ->
         )
         assert [each["line"] for each in place.result(f"double/{name}.jsonl")] == [1, 2]
         assert place.document(f"double/{name}/manifest.json")["answered"] == 2
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["日" * 79, "a" * 245, *("/".join(["b" * 200] * 4) + "/" + "c" * size for size in (95, 130, 180))],
+)
+def test_a_file_whose_name_leaves_no_room_is_answered_under_its_hash(
+    name: str, bucket_url: str, tmp_path: Path
+) -> None:
+    """A key of S3 has 1,024 bytes, a name on a disk 255; parts and manifest need some of both."""
+    for store in (open_store(bucket_url), open_store(str(tmp_path / "store"))):
+        place = Place(store)
+        fakes.publish(place.registry)
+        path = f"inbox/double/{name}.jsonl"
+        result = f"long-names/{hashlib.sha256(path.encode()).hexdigest()}"
+        assert place.upload(f"double/{name}.jsonl", jsonl(2)) == f"{path} is answered: outbox/{result}.jsonl."
+        assert [each["line"] for each in place.result(f"{result}.jsonl")] == [1, 2]
+        assert place.document(f"{result}/manifest.json")["input"] == path
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("a\nb", "U+000A"), ("a\x00", "U+0000"), ("a\x7f", "U+007F"), ("a\x9b", "U+009B"), ("a\u2028b", "U+2028"),
+        ("a\u2029b", "U+2029"), ("a\ud800", "U+D800"), ("../a", "one of dots"), ("a/../../b", "one of dots"),
+        ("..\\a", "one of dots"), ("a\\..\\..\\models\\b", "one of dots"), ("a/..\\b", "one of dots"), ("./a", "one of dots"),
+        ("\\\\host\\a", "an empty part"), ("a//b", "an empty part"), ("/a", "an empty part"),
+        ("long-names/a", "hold the answers to others"), ("messages/a", "hold the answers to others"),
+    ],
+)  # fmt: skip
+def test_a_name_that_is_a_trap_is_refused_in_a_sentence(place: Place, name: str, says: str) -> None:
+    with pytest.raises(InvalidInputError) as raised:
+        place.tell(f"memory:///inbox/{name}.jsonl")
+    assert says in str(raised.value)
+    assert str(raised.value).endswith(".")
+    assert str(raised.value).isprintable()
+
+
+def test_a_cell_may_be_as_long_as_a_line(place: Place) -> None:
+    fakes.publish_echo(place.registry, "BYTES")
+    rows = [
+        f'"{"é" * 200_000}"',
+        '"two\r\nlines"',
+        "x" * 5_999_998,
+        '"' + "y" * 3_000_000 + "\n" + "y" * 3_000_000,
+        "z",
+    ]
+    place.upload("echo-bytes/a.csv", "\r\n".join(["text", *rows]).encode())
+    long, two, longest, *wrong = place.result("echo-bytes/a.csv.jsonl")
+    assert [len(each["outputs"][0]["data"][0]) for each in (long, two, longest)] == [200_000, 10, 5_999_998]
+    assert wrong[0]["error"] == "The row is longer than 6,000,000 bytes; is a quote not closed?"
+
+
+def test_a_byte_order_mark_before_each_joined_file(place: Place) -> None:
+    mark = "\ufeff".encode()
+    place.upload("double/a.jsonl", mark + body(0) + b"\r\n" + mark + body(1) + b"\n")
+    assert [each["outputs"][0]["data"][0] for each in place.result("double/a.jsonl")] == [0, 2]
+    place.upload("double/b.json", mark + body(2))
+    assert place.result("double/b.json.jsonl")[0]["outputs"][0]["data"][0] == 4
+    event = {"messageId": "m", "body": (mark + body(3)).decode(), "attributes": {}, "messageAttributes": {}}
+    assert place.handle({"Records": [event]}, None) == {"batchItemFailures": []}
+
+
+def test_tables_of_excel_and_r_are_read_or_told(place: Place) -> None:
+    draft = replace(fakes.draft("table"), task="tabular", preprocess=TablePreprocessing(
+        input="x", columns=(TableColumn(name="size"), TableColumn(name="colour", categories=("red", "blue")))
+    ))  # fmt: skip
+    place.registry.publish_version(draft, {"model.onnx": fakes.graph("double")})
+    place.upload("table/r.csv", b'"","size","colour"\n"1",1.5,"red"\n"2",TRUE,"blue"\n')
+    assert [each["outputs"][0]["data"] for each in place.result("table/r.csv.jsonl")] == [[3, 2, 0], [2, 0, 2]]
+    place.upload("table/e.csv", b"\xef\xbb\xbfsize;colour\r\n1,5;red\r\n")
+    assert "'size;colour', with semicolons in it" in place.document("table/e.csv/manifest.json")["refused"]
+    place.upload("table/n.jsonl", b'{"size": "1.5", "colour": "red"}\n{"colour": "blue", "size": true}\n')
+    assert [each["outputs"][0]["data"] for each in place.result("table/n.jsonl")] == [[3, 2, 0], [2, 0, 2]]
 
 
 @pytest.mark.parametrize("folder", ["double/", "", "a/b/"])

@@ -174,11 +174,11 @@ def test_a_message_without_time_comes_again(place: Place) -> None:
 def test_a_dead_event_that_is_put_into_the_queue_is_that_event(place: Place) -> None:
     created = recorded("created")
     created["detail"]["bucket"]["name"] = "b"
-    assert parse_queue_record(record("a", created)) == parse_bus_event(created)
+    assert parse_queue_record(record("a", created)) == [parse_bus_event(created)]
     assert parse_bus_event(created) == FileEvent("s3://b/inbox/digits/monday.jsonl", "123456789012", "N4N7GDK58NMKJ12R")
     assert not failed(place, record("a", created))
     assert place.post.resumed == ["s3://b/inbox/digits/monday.jsonl"]
-    asked = parse_queue_record(record("a", recorded("asked")))
+    (asked,) = parse_queue_record(record("a", recorded("asked")))
     assert isinstance(asked, InferenceMessage)
     assert asked.key == recorded("asked")["id"]
 
@@ -186,13 +186,158 @@ def test_a_dead_event_that_is_put_into_the_queue_is_that_event(place: Place) -> 
 def test_a_notification_of_s3_in_the_queue_is_that_file(place: Place) -> None:
     notified = recorded("notified")
     uri = "s3://my-bucket/inbox/digits/monday and ümlaut+1.jsonl"
-    assert parse_queue_record(record("a", notified)) == FileEvent(uri, "AWS:AIDAEXAMPLE", "N4N7GDK58NMKJ12R")
+    assert parse_queue_record(record("a", notified)) == [FileEvent(uri, "AWS:AIDAEXAMPLE", "N4N7GDK58NMKJ12R")]
     assert not failed(place, record("a", notified))
     assert place.post.resumed == [uri]
-    notified["Records"][0]["eventName"] = "ObjectRemoved:Delete"
-    assert failed(place, record("a", notified)) == ["a"]
-    with pytest.raises(InvalidInputError, match=r"'ObjectRemoved:Delete' is none of ObjectCreated"):
-        place.handle(notified, None)
+    two = {"Records": [notified["Records"][0], {**notified["Records"][0], "eventName": "s3:ObjectCreated:Copy"}]}
+    assert not failed(place, record("a", two))
+    assert place.post.resumed == [uri] * 3
+
+
+CREATED = recorded("notified")
+CREATED_URI = "s3://my-bucket/inbox/digits/monday and ümlaut+1.jsonl"
+ON_BUS = recorded("created")
+TEST_EVENT = {
+    "Service": "Amazon S3",
+    "Event": "s3:TestEvent",
+    "Time": "2026-11-29T10:00:00.000Z",
+    "Bucket": "my-bucket",
+    "RequestId": "5582815E1AEA5ADF",
+    "HostId": "8cLeGAmw098X5cv4Zkwcmo8vvZa3eH3eKxsPzbB9wrR+YstdA6Knx4Ip8EXAMPLE",
+}
+
+
+def of_event(name: str) -> dict[str, Any]:
+    return {"Records": [{**CREATED["Records"][0], "eventName": name}]}
+
+
+def by_topic(message: object, kind: str = "Notification", **attributes: str) -> dict[str, Any]:
+    return {
+        "Type": kind,
+        "MessageId": "165545c9-2a5c-472c-8df2-7ff2be2b3b1b",
+        "TopicArn": "arn:aws:sns:us-west-2:123456789012:uploads",
+        "Message": message if isinstance(message, str) else json.dumps(message),
+        "Timestamp": "2026-11-29T10:00:00.000Z",
+        "SubscribeURL": "https://sns.us-west-2.amazonaws.com/?Action=ConfirmSubscription&Token=2336412f37",
+        "MessageAttributes": {name: {"Type": "String", "Value": value} for name, value in attributes.items()},
+    }
+
+
+def by_destination(condition: str, **payloads: object) -> dict[str, Any]:
+    context = {"requestId": "e4b46cbf-b738-xmpl-8880-a18cdf61200e", "condition": condition}
+    return {"version": "1.0", "timestamp": "2026-11-29T10:00:00.000Z", "requestContext": context, **payloads}
+
+
+CHATTER = {
+    "test of S3": TEST_EVENT,
+    "test of S3 by a topic": by_topic(TEST_EVENT),
+    "confirmation": by_topic("You have chosen to subscribe to the topic.", "SubscriptionConfirmation"),
+    "end of a subscription": by_topic("You have chosen to deactivate.", "UnsubscribeConfirmation"),
+    "deletion": of_event("ObjectRemoved:Delete"),
+    "deletion by a topic": by_topic(of_event("ObjectRemoved:DeleteMarkerCreated")),
+    "tags": of_event("ObjectTagging:Put"),
+    "restore": of_event("ObjectRestore:Completed"),
+    "expiration": of_event("LifecycleExpiration:Delete"),
+    "deletion on the bus": {**ON_BUS, "detail-type": "Object Deleted"},
+    "access list on the bus, by a topic": by_topic({**ON_BUS, "detail-type": "Object ACL Updated"}),
+    "schedule": {**ON_BUS, "source": "aws.events", "detail-type": "Scheduled Event", "detail": {}},
+    "trail": {**ON_BUS, "detail-type": "AWS API Call via CloudTrail"},
+    "answer of nothing": by_destination("Success", requestPayload={}, responsePayload=None),
+    "failed deletion": by_destination("RetriesExhausted", requestPayload=of_event("ObjectRemoved:Delete")),
+}
+
+
+@pytest.mark.parametrize("chatter", CHATTER.values(), ids=CHATTER)
+def test_what_a_service_tells_of_itself_is_dropped(
+    place: Place, chatter: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Raised, it would come again, and end as an alarm in the dead-letter queue."""
+    assert not failed(place, record("a", chatter))
+    (said,) = place.handle(chatter, None)["done"]
+    assert said.endswith(" asks for nothing; it is dropped.")
+    assert (place.post.resumed, list(place.store.list_paths("outbox"))) == ([], [])
+    assert "ERROR" not in {each.levelname for each in caplog.records}
+
+
+@pytest.mark.parametrize(
+    "envelope",
+    [
+        of_event("ObjectCreated:CompleteMultipartUpload"),
+        of_event("s3:ObjectCreated:Put"),  # as MinIO and Ceph name it
+        {"Records": [{**CREATED["Records"][0], "eventSource": "minio:s3"}]},
+        by_topic(CREATED),
+        by_topic(by_topic(CREATED)),
+        by_destination("RetriesExhausted", requestPayload=CREATED, responsePayload={"errorMessage": "late"}),
+        by_topic(by_destination("Success", requestPayload={}, responsePayload=CREATED)),
+        {"Records": [{"messageId": "1", "eventSource": "aws:sqs", "body": json.dumps(CREATED)}]},
+        {"Records": [{"EventSource": "aws:sns", "EventVersion": "1.0", "Sns": by_topic(CREATED)}]},
+        {"Records": [of_event("ObjectRemoved:Delete")["Records"][0], CREATED["Records"][0]]},
+        {
+            **ON_BUS,
+            "detail": {"bucket": {"name": "my-bucket"}, "object": {"key": "inbox/digits/monday and ümlaut+1.jsonl"}},
+        },
+    ],
+)
+def test_file_is_found_in_every_envelope(place: Place, envelope: dict[str, Any]) -> None:
+    assert not failed(place, record("a", envelope))
+    assert place.post.resumed == [CREATED_URI]
+
+
+def test_files_of_envelopes_are_answered_where_no_queue_is_between(place: Place) -> None:
+    name = "monday and ümlaut+1.jsonl"
+    place.store.put(f"inbox/digits/{name}", json.dumps(BODY).encode() + b"\n")
+    event = json.loads(json.dumps(CREATED).replace("my-bucket/", ""))
+    for envelope in (event, by_topic(event), {"Records": [{"EventSource": "aws:sns", "Sns": by_topic(event)}]}):
+        with pytest.raises(InvalidInputError, match="only files below"):  # of another bucket
+            place.handle(envelope, None)
+
+
+def test_message_by_a_topic_is_answered_with_its_attributes(place: Place) -> None:
+    fakes.publish(place.registry, "other", of="square")
+    direct = {"Records": [{"EventSource": "aws:sns", "Sns": by_topic(BODY, model_name="double")}]}
+    assert not failed(
+        place,
+        record("a", by_topic(BODY, model_name="double", correlation_id="mine")),
+        record("b", by_destination("Success", requestPayload={}, responsePayload={**BODY, "model_name": "double"})),
+        record("raw", BODY, model_name="double"),  # raw message delivery
+    )
+    assert place.document("messages/a.json")["parameters"]["correlation_id"] == "mine"
+    assert [place.document(f"messages/{key}.json")["outputs"] for key in ("b", "raw")] == [[ANSWER], [ANSWER]]
+    place.handle({"Records": [{"EventSource": "aws:sns", "Sns": by_topic({**BODY, "model_name": "double"})}]}, None)
+    path = "messages/165545c9-2a5c-472c-8df2-7ff2be2b3b1b.json"
+    assert place.document(path)["outputs"] == [ANSWER]
+    assert place.handle(direct, None) == {"done": [f"outbox/{path}"]}
+
+
+@pytest.mark.parametrize(
+    "poison",
+    [
+        {"Records": [{"eventSource": "aws:s3", "eventName": "ObjectCreated:Put", "s3": {"bucket": "x"}}]},
+        {"Records": [{"eventSource": "aws:s3", "eventName": "ObjectCreated:Put"}]},
+        {**ON_BUS, "detail": {}},
+        {**ON_BUS, "detail": []},
+        {"detail-type": "Something", "source": "my.app", "detail": {}},
+        by_topic("{"),
+        by_topic(by_topic(by_topic(by_topic(by_topic(by_topic(by_topic(BODY))))))),
+        '{"TopicArn": ' + "[" * 100_000,
+    ],
+)
+def test_what_is_broken_comes_again(place: Place, poison: object) -> None:
+    assert failed(place, record("a", poison), record("b", BODY)) == ["a"]
+
+
+def test_failure_in_a_fifo_queue_holds_up_its_own_group_alone(place: Place) -> None:
+    """One batch with three groups: of those without a failure, no message comes again."""
+    sent = [("a1", "A", BODY), ("b1", "B", BODY), ("a2", "A", "{"), ("b2", "B", BODY), ("a3", "A", BODY)]
+    sent += [("c1", "C", TEST_EVENT), ("b3", "B", BODY), ("d1", "D", "{"), ("a4", "A", TEST_EVENT)]
+    records = [record(key, body) for key, _, body in sent]
+    for each, (key, group, _) in zip(records, sent, strict=True):
+        each["eventSourceARN"] += ".fifo"
+        each["attributes"] |= {"MessageGroupId": group, "MessageDeduplicationId": f"once-{key}"}
+    assert failed(place, *records) == ["a2", "a3", "d1", "a4"]
+    answered = {path.split("once-")[1] for path in place.store.list_paths("outbox")}
+    assert answered == {"a1.json", "b1.json", "b2.json", "b3.json"}
+    assert failed(place, *(each for each in records if each["messageId"] in ("b1", "a3"))) == []
 
 
 @pytest.mark.parametrize(

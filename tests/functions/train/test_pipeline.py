@@ -298,8 +298,8 @@ def test_report_is_shown_as_a_table(tiny: Finished) -> None:
         assert word in text
 
 
-def test_archive_holds_nothing_pickled(splits: Splits) -> None:
-    with np.load(io.BytesIO(publish.encode_test_set(splits.test)), allow_pickle=False) as arrays:
+def test_archive_holds_nothing_pickled(splits: Splits, tmp_path: Path) -> None:
+    with np.load(publish.write_test_set(splits.test, tmp_path / "evaluation.npz"), allow_pickle=False) as arrays:
         assert sorted(arrays.files) == ["image", "label"]
         assert np.array_equal(arrays["image"], splits.test.inputs)
         assert np.array_equal(arrays["label"], splits.test.targets)

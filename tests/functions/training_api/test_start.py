@@ -36,10 +36,10 @@ def test_another_recipe_under_the_same_name_is_a_conflict(api: Api) -> None:
     api.start()
     status, body = api.start(set=["epochs=3", "seed=7"])
     assert status == 409
-    assert "seed, epochs differ" in body["error"]
+    assert "seed, epochs differ" in body["error"]["message"]
     status, body = api.start(nodes=2)
     assert status == 409
-    assert "under way on 1 nodes" in body["error"]
+    assert "under way on 1 nodes" in body["error"]["message"]
     assert len(api.queue.started) == 1
 
 
@@ -50,7 +50,7 @@ def test_several_nodes(api: Api) -> None:
 
 def test_what_can_never_be_started_leaves_nothing_behind(api: Api) -> None:
     status, body = api.start(nodes=9)
-    assert (status, body["error"]) == (501, "No queue has so many machines.")
+    assert (status, body["error"]["message"]) == (501, "No queue has so many machines.")
     assert list(api.store.list_paths("runs")) == []
 
 
@@ -59,7 +59,7 @@ def test_of_many_at_the_same_time_one_starts_the_job(api: Api) -> None:
         answers = list(pool.map(lambda _: api.start(), range(16)))
     assert len(api.queue.started) == 1
     assert {status for status, _ in answers} <= {202, 503}  # 503: the one that starts it is not through yet
-    assert all("ask again" in body["error"] for status, body in answers if status == 503)
+    assert all("ask again" in body["error"]["message"] for status, body in answers if status == 503)
     assert api.job().id == "job-1"
 
 
@@ -90,7 +90,7 @@ def test_a_run_that_published_is_never_started_again(api: Api) -> None:
 def test_a_start_that_is_refused_may_be_asked_for_again(api: Api) -> None:
     api.queue.refusal = "batch did not submit_job: throttled."
     status, body = api.start()
-    assert (status, body["error"]) == (503, "batch did not submit_job: throttled.")
+    assert (status, body["error"]["message"]) == (503, "batch did not submit_job: throttled.")
     shown = api.show()
     assert (shown["state"], shown["reason"], shown["job"]["state"]) == ("failed", api.queue.refusal, "UNSTARTED")
     api.queue.refusal = ""
@@ -176,7 +176,7 @@ def test_a_recipe_of_another_release_is_a_conflict(api: Api) -> None:
     api.store.put(run_store.run_path("monday", "recipe.yaml"), b"name: digits\nnovelty: 3\n")
     status, body = api.start()
     assert status == 409
-    assert "another release" in body["error"]
+    assert "another release" in body["error"]["message"]
 
 
 def test_a_swap_of_the_job_is_tried_again(api: Api) -> None:

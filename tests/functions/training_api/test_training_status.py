@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from msgspec import structs
 
+from pilotlight.api.openai_errors import to_openai_error
 from pilotlight.contracts.codec import encode_document
 from pilotlight.contracts.manifest import Manifest
 from pilotlight.errors import BrokenDocumentError, InvalidInputError
@@ -19,6 +20,10 @@ from tests import fakes
 from tests.functions.training_api.conftest import ANN, Api, now
 
 EPOCH = {"train_loss": 0.5, "validation_loss": 0.4, "validation_accuracy": 0.9, "seconds": 2.0}
+
+
+def to_error(status: int, said: str) -> object:
+    return json.loads(to_openai_error(status, said).body)
 
 
 def lines(count: int) -> bytes:
@@ -115,7 +120,7 @@ def test_a_run_that_nobody_asked_for_over_http_is_shown_as_it_says(api: Api) -> 
     assert (shown["state"], shown["reason"], shown["job"]) == ("failed", "No space left.", None)
     status, body = api("GET", "/v1/trainings/mine/log")
     assert status == 404
-    assert "was not started over HTTP" in body["error"]
+    assert "was not started over HTTP" in body["error"]["message"]
 
 
 def test_what_an_earlier_job_said_is_not_told_of_the_next(api: Api) -> None:
@@ -138,14 +143,14 @@ def test_cancelling_saves_first_and_says_who(api: Api) -> None:
     assert api.show()["state"] == "cancelled"
     status, body = api("POST", "/v1/trainings/monday/cancel")
     assert status == 409
-    assert "not under way: cancelled" in body["error"]
+    assert "not under way: cancelled" in body["error"]["message"]
     assert api.start(resume=True)[1]["state"] == "queued"
 
 
 def test_an_order_to_cancel_of_another_form_is_named_in_words(api: Api) -> None:
     api.start()
     said = "The body is not an order to cancel: $.why: Input should be a valid string, not 1."
-    assert api("POST", "/v1/trainings/monday/cancel", {"why": 1}) == (400, {"error": said})
+    assert api("POST", "/v1/trainings/monday/cancel", {"why": 1}) == (400, to_error(400, said))
 
 
 def test_a_job_that_does_not_read_is_named_by_its_place(api: Api) -> None:
@@ -156,7 +161,7 @@ def test_a_job_that_does_not_read_is_named_by_its_place(api: Api) -> None:
     assert (status, body["error"], body["state"], body["model"]) == (200, said, "unknown", "digits")
     (row,) = api("GET", "/v1/trainings")[1]["trainings"]
     assert (row["run"], row["error"]) == ("monday", said)
-    assert api("POST", "/v1/trainings/monday/cancel", {})[:2] == (503, {"error": said})
+    assert api("POST", "/v1/trainings/monday/cancel", {})[:2] == (503, to_error(503, said))
 
 
 def test_cancelling_twice_is_one_stop(api: Api) -> None:
@@ -174,7 +179,7 @@ def test_a_training_of_another_launcher_is_not_touched(api: Api) -> None:
     for method, what in (("POST", "cancel"), ("GET", "log")):
         status, body = api(method, f"/v1/trainings/monday/{what}")
         assert status == 501
-        assert "of the launcher batch" in body["error"]
+        assert "of the launcher batch" in body["error"]["message"]
 
 
 def test_the_log_goes_on_where_an_answer_ended(api: Api) -> None:
@@ -215,7 +220,7 @@ def test_half_a_run_is_not_listed(api: Api) -> None:
 def test_a_run_that_is_not_there(api: Api, path: str) -> None:
     status, body = api("GET", path)
     assert status == 404
-    assert "There is no run 'nothing'" in body["error"]
+    assert "There is no run 'nothing'" in body["error"]["message"]
     assert api("POST", "/v1/trainings/nothing/cancel")[0] == 404
     assert api("GET", "/v1/trainings/..")[0] == 400
     assert api("DELETE", "/v1/trainings/nothing")[0] == 405

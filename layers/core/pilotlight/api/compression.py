@@ -34,7 +34,10 @@ def decompress_body(body: bytes, encoding: str, max_bytes: int | None = None) ->
     if encoding not in ZLIB_WINDOW_BITS:
         raise UnsupportedError(f"Content-Encoding {encoding!r} is not served; use {', '.join(ZLIB_WINDOW_BITS)}.")
     limit = max(1, MAX_DECOMPRESSED_BYTES if max_bytes is None else max_bytes)  # for zlib, 0 is no limit
-    stream = zlib.decompressobj(ZLIB_WINDOW_BITS[encoding])
+    window_bits = ZLIB_WINDOW_BITS[encoding]
+    if encoding == "deflate" and not has_zlib_header(body):
+        window_bits = -zlib.MAX_WBITS  # without zlib's header, as old clients of Microsoft write it
+    stream = zlib.decompressobj(window_bits)
     try:
         data = stream.decompress(body, limit)
     except zlib.error as exc:
@@ -44,6 +47,11 @@ def decompress_body(body: bytes, encoding: str, max_bytes: int | None = None) ->
     if not stream.eof:
         raise InvalidInputError(f"The body ends in the middle of its {encoding}.")
     return decompress_gzip_members(body, encoding, limit) if stream.unused_data else data
+
+
+def has_zlib_header(body: bytes) -> bool:
+    """Return whether a body begins as a zlib stream: method 8, and two bytes that are a multiple of 31 (RFC 1950)."""
+    return len(body) < 2 or (body[0] & 0x0F == 8 and int.from_bytes(body[:2]) % 31 == 0)
 
 
 def decompress_gzip_members(body: bytes, encoding: str, max_bytes: int) -> bytes:

@@ -7,7 +7,6 @@ those inputs; any other columns are the features of its only input, in their ord
 Source: mlflow/pyfunc/scoring_server of mlflow/mlflow.
 """
 
-import io
 from collections.abc import Callable, Mapping, Sequence
 from math import prod
 from typing import Annotated, Any
@@ -16,8 +15,8 @@ import msgspec
 import numpy as np
 from msgspec import Meta, Struct
 
-from pilotlight.api import compression, v2, v2_json, v2_tensors
-from pilotlight.api.http import Request, Response, is_sendable
+from pilotlight.api import compression, csv_table, v2, v2_json, v2_tensors, written_numbers
+from pilotlight.api.http import Response, is_sendable
 from pilotlight.api.request_limits import (
     CSV_COST,
     UNLIMITED,
@@ -26,34 +25,19 @@ from pilotlight.api.request_limits import (
     RequestLimits,
     pause_garbage_collection,
 )
-from pilotlight.api.router import Endpoint, get_status_code
+from pilotlight.api.text_encoding import convert_to_utf8
 from pilotlight.contracts.manifest import Datatype, Manifest, TensorSpec
 from pilotlight.contracts.processing import TablePreprocessing
-from pilotlight.errors import (
-    InvalidInputError,
-    PilotlightError,
-    TooLargeError,
-    UnsupportedTypeError,
-    shorten_message,
-)
+from pilotlight.errors import InvalidInputError, TooLargeError, UnsupportedTypeError
 from pilotlight.processing.signature import SignatureInput, list_signatures
-from pilotlight.processing.tabular import BOOLEAN_WORDS
 from pilotlight.runtime.datatypes import NUMPY_DTYPES, Array
 
 BODY_FORMATS = ("dataframe_split", "dataframe_records", "instances", "inputs")
 LANGUAGE_MODEL_FIELDS = ("messages", "prompt", "input")  # of bodies for language models, which another function answers
 MEDIA_TYPES = ("application/json", "text/csv")
+# Other names of them, in old programs and in the suffixes of RFC 6839: application/vnd.api+json.
+JSON_NAMES, CSV_NAMES = frozenset({"text/json", "text/x-json", "application/x-json"}), frozenset({"application/csv"})
 MODEL_HEADER = "x-pilotlight-model"  # the requested model in a request; model and version in an answer
-ERROR_CODES = {
-    404: "RESOURCE_DOES_NOT_EXIST", 409: "RESOURCE_CONFLICT", 501: "NOT_IMPLEMENTED", 503: "TEMPORARILY_UNAVAILABLE",
-}  # fmt: skip
-# Cells of a CSV that pandas.read_csv, and so MLflow's server, treats as missing.
-MISSING_WORDS = frozenset(
-    {
-        "", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN", "<NA>", "N/A", "NA",
-        "NULL", "NaN", "None", "n/a", "nan", "null",
-    }
-)  # fmt: skip
 ColumnValues = Mapping[str, Sequence[Any]]
 
 
@@ -61,27 +45,15 @@ class DataFrameSplit(Struct):
     """A data frame as pandas writes it in the orientation `split`; the index is ignored."""
 
     data: list[list[Any]]
-    columns: list[str | int] | None = None
+    columns: list[str | int | float] | None = None
 
 
 SPLIT_DECODER = msgspec.json.Decoder(DataFrameSplit)
 RECORDS_DECODER = msgspec.json.Decoder(list[dict[str, Any]])
 INSTANCES_DECODER = msgspec.json.Decoder(Annotated[list[Any], Meta(min_length=1)])
-INPUTS_DECODER = msgspec.json.Decoder(dict[str, Any] | list[Any])
+INPUTS_DECODER = msgspec.json.Decoder(dict[str, Any] | list[Any] | bool | float | str)
+EXACT_DECODER = msgspec.json.Decoder(float_hook=written_numbers.keep_digits)
 BODY_DECODER = msgspec.json.Decoder(dict[str, msgspec.Raw])
-
-
-def wrap_mlflow_errors(endpoint: Endpoint) -> Endpoint:
-    """Wrap an endpoint to return errors in MLflow's form: an error code beside the message."""
-
-    def answer(request: Request) -> Response:
-        try:
-            return endpoint(request)
-        except PilotlightError as exc:
-            status, message = get_status_code(exc), shorten_message(str(exc))
-            return Response.json({"error_code": ERROR_CODES.get(status, "BAD_REQUEST"), "message": message}, status)
-
-    return answer
 
 
 def decode_request(
@@ -93,7 +65,7 @@ def decode_request(
     the `limits`, `UnsupportedTypeError` for another media type.
     """
     kind = parse_content_type(headers.get("content-type", ""))
-    body = v2.decompress_within_limits(body, headers, limits)
+    body = convert_to_utf8(v2.decompress_within_limits(body, headers, limits), headers.get("content-type", ""))
     limits.check_text(body, CSV_COST if kind == "text/csv" else UNTYPED_COST)
     if len(body) <= WEIGHED_BYTES:
         return decode_text(body, kind, manifest)
@@ -104,10 +76,15 @@ def decode_request(
 def decode_text(body: bytes, kind: str, manifest: Manifest) -> dict[str, Array]:
     """Decode a body of the media type `kind`: CSV, or JSON in any of its forms."""
     if kind == "text/csv":
-        return tensors_from_columns(parse_csv(body), manifest, strict=False)
+        return tensors_from_columns(parse_csv(body), manifest, is_text=True)
     body_format, data = find_body_format(body)
     try:
-        return READERS[body_format](bytes(data), manifest)
+        try:
+            return READERS[body_format](bytes(data), manifest)
+        except InexactNumberError:
+            if len(data := bytes(data)) > written_numbers.MAX_EXACT_BYTES:
+                raise
+            return READERS[body_format](msgspec.json.encode(EXACT_DECODER.decode(data)), manifest)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as exc:
         raise InvalidInputError(f"{body_format!r} does not read: {exc}.") from exc
 
@@ -118,7 +95,7 @@ def encode_response(manifest: Manifest, results: Mapping[str, Array], accept_enc
         spec.name: spec.datatype for way in list_signatures(manifest) for spec in (*way.outputs, *way.extra_outputs)
     }
     lists = {name: to_nested_list(array, kinds[name]) for name, array in results.items()}
-    predictions = next(iter(lists.values())) if len(lists) == 1 else lists
+    predictions = next(iter(lists.values())) if len(lists) == 1 else list_rows(manifest, lists) or lists
     response = Response.json({"predictions": predictions}, 200, **{MODEL_HEADER: f"{manifest.name}:{manifest.version}"})
     body, encoding = compression.compress_body(response.body, accept_encoding)
     if not is_sendable(body, binary=encoding is not None):
@@ -131,17 +108,43 @@ def encode_response(manifest: Manifest, results: Mapping[str, Array], accept_enc
     return Response(200, body, {**response.headers, "content-encoding": encoding}, binary=True)
 
 
+def list_rows(manifest: Manifest, lists: Mapping[str, Any]) -> list[Any]:
+    """List what an image has in a row of its own, without padding; return nothing for other finishes.
+
+    Objects are a list of {label, score, box} each; a mask has its classes beside it.
+    """
+    steps = manifest.postprocess
+    count: str = getattr(steps, "count", "")  # only of finishes whose lists differ in length
+    if steps is None or count not in lists:
+        return []
+    single = [name for name in lists if name == getattr(steps, "mask", None)]
+    names = [name for name in lists if name not in (count, *single)]
+    rows = []
+    for place, number in enumerate(lists[count]):
+        columns = [lists[name][place][:number] for name in names]
+        rows.append([dict(zip(names, values, strict=True)) for values in zip(*columns, strict=True)])
+    if not single:
+        return rows
+    return [{single[0]: lists[single[0]][place], "classes": row} for place, row in enumerate(rows)]
+
+
+def is_text_type(content_type: str) -> bool:
+    """Return whether a body is one of the protocol's own, JSON or CSV; JSON by default."""
+    return content_type.partition(";")[0].strip().lower() in ("", *MEDIA_TYPES)
+
+
 def parse_content_type(content_type: str) -> str:
-    """Parse the body's media type, JSON by default; the charset must be UTF-8."""
-    kind, *parameters = (part.strip().lower() for part in content_type.split(";"))
-    charset = next((p.partition("=")[2].strip('" ') for p in parameters if p.startswith("charset=")), "utf-8")
-    if kind not in ("", *MEDIA_TYPES):
+    """Parse the body's media type, JSON by default, to one of `MEDIA_TYPES`."""
+    kind = content_type.partition(";")[0].strip().lower()
+    if kind in ("", *JSON_NAMES) or (kind.startswith("application/") and kind.endswith("+json")):
+        return MEDIA_TYPES[0]
+    if kind in CSV_NAMES:
+        return MEDIA_TYPES[1]
+    if kind not in MEDIA_TYPES:
         raise UnsupportedTypeError(
             f"Content-Type {kind!r} is not served under /invocations; use {' or '.join(MEDIA_TYPES)}."
         )
-    if charset not in ("utf-8", "utf8"):
-        raise UnsupportedTypeError(f"The charset {charset!r} is not served; use utf-8.")
-    return kind or MEDIA_TYPES[0]
+    return kind
 
 
 def find_body_format(body: bytes) -> tuple[str, msgspec.Raw]:
@@ -196,14 +199,14 @@ def decode_instances_body(data: bytes, manifest: Manifest) -> dict[str, Array]:
 
 
 def decode_inputs_body(data: bytes, manifest: Manifest) -> dict[str, Array]:
-    """Decode `inputs`: whole tensors by name, or the tensor of the only input."""
+    """Decode `inputs`: whole tensors by name, or the tensor of the only input, which may be a single value."""
     content = INPUTS_DECODER.decode(data)
     if isinstance(content, dict):
         return tensors_from_columns({name: to_list(value) for name, value in content.items()}, manifest)
     return (
         tensors_from_columns(columns_from_records(content), manifest)
-        if content and isinstance(content[0], dict)
-        else tensors_from_values(content, manifest)
+        if isinstance(content, list) and content and isinstance(content[0], dict)
+        else tensors_from_values(to_list(content), manifest)
     )
 
 
@@ -217,15 +220,8 @@ READERS: Mapping[str, Callable[[bytes, Manifest], dict[str, Array]]] = {
 
 def parse_csv(body: bytes) -> ColumnValues:
     """Parse CSV with a header to columns of texts."""
-    import csv  # few requests need it, so it is not part of a cold start
-
-    try:
-        rows = list(csv.reader(io.StringIO(body.decode("utf-8-sig"), newline=""), strict=True))
-    except (UnicodeDecodeError, csv.Error) as exc:
-        raise InvalidInputError(f"The body is not CSV in utf-8: {exc}.") from exc
-    if not rows:
-        raise InvalidInputError("The CSV is empty; its first line names the columns.")
-    return columns_from_rows(rows[0], [row for row in rows[1:] if row])
+    names, rows = csv_table.parse_table(body)
+    return columns_from_rows(names, rows)
 
 
 def columns_from_rows(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> ColumnValues:
@@ -241,22 +237,26 @@ def columns_from_rows(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> Co
 
 
 def columns_from_records(rows: Sequence[Any]) -> ColumnValues:
-    """Convert records to columns by name; each record must have the fields of the first."""
-    names = list(rows[0]) if rows and isinstance(rows[0], dict) else []
+    """Convert records to columns by name; a field that a record lacks is null, as pandas writes and reads it."""
     for place, row in enumerate(rows):
-        if not isinstance(row, dict) or row.keys() != set(names):
-            found = sorted(row) if isinstance(row, dict) else row
-            raise InvalidInputError(f"Row {place} is {found!r}, but the first row has the fields {names}.")
-    return {name: [row[name] for row in rows] for name in names}
+        if not isinstance(row, dict):
+            raise InvalidInputError(f"Row {place} is {row!r}, but the first row is an object.")
+    names = dict.fromkeys(name for row in rows for name in row)
+    return {name: [row.get(name) for row in rows] for name in names}
 
 
-def tensors_from_columns(table: ColumnValues, manifest: Manifest, *, strict: bool = True) -> dict[str, Array]:
-    """Build tensors from columns with the names of the inputs, else from all columns as features of the only input."""
+def tensors_from_columns(table: ColumnValues, manifest: Manifest, *, is_text: bool = False) -> dict[str, Array]:
+    """Build tensors from columns with the names of the inputs, else from all columns as features of the only input.
+
+    If they come from a format that `is_text` alone, words in a column of numbers are parsed.
+    """
     candidates = list_signatures(manifest)
+    if is_text and "" in table:
+        table = drop_unnamed_column(table, manifest)
     for signature in candidates:
         if set(signature.input_names) == set(table):
             return {
-                given.spec.name: build_tensor(table[given.spec.name], given, strict=strict)
+                given.spec.name: build_tensor(table[given.spec.name], given, is_text=is_text)
                 for given in signature.inputs
             }
     names, only = candidates[0].input_names, candidates[-1].inputs[0] if len(candidates[-1].inputs) == 1 else None
@@ -266,7 +266,23 @@ def tensors_from_columns(table: ColumnValues, manifest: Manifest, *, strict: boo
     if len(set(lengths.values())) > 1:
         raise InvalidInputError(f"The columns differ in length: {lengths}.")
     ordered = [table[name] for name in order_features(list(table), manifest)]
-    return {only.spec.name: build_tensor([list(row) for row in zip(*ordered, strict=True)], only, strict=strict)}
+    return {only.spec.name: build_tensor([list(row) for row in zip(*ordered, strict=True)], only, is_text=is_text)}
+
+
+def drop_unnamed_column(table: ColumnValues, manifest: Manifest) -> ColumnValues:
+    """Drop the column without a name of a CSV, unless the model has room for it.
+
+    It is the row names of R's write.csv, the index of pandas' to_csv, or empty, behind a comma at the end of each line.
+    """
+    rest = {name: column for name, column in table.items() if name}
+    inputs = list_signatures(manifest)[-1].inputs
+    width = inputs[0].spec.v2_shape[-1] if len(inputs) == 1 and len(inputs[0].spec.shape) > 1 else -1
+    trained_names = manifest.input_standardization.names if manifest.input_standardization is not None else ()
+    is_known = any(
+        set(names) == set(rest) for names in (*(way.input_names for way in list_signatures(manifest)), trained_names)
+    )
+    is_index = next(iter(table)) == "" and width != len(table)
+    return rest if rest and (is_known or is_index) else table
 
 
 def order_features(names: list[str], manifest: Manifest) -> list[str]:
@@ -294,7 +310,11 @@ def to_list(value: object) -> list[Any]:
     return value if isinstance(value, list) else [value]
 
 
-def build_tensor(values: Sequence[Any], model_input: SignatureInput, *, strict: bool = True) -> Array:
+class InexactNumberError(InvalidInputError):
+    """A whole number was read as a float that may be another one."""
+
+
+def build_tensor(values: Sequence[Any], model_input: SignatureInput, *, is_text: bool = False) -> Array:
     """Build an input's array from nested values; flat rows of the right length get the model's dimensions."""
     spec = model_input.spec
     if spec.datatype == "BF16":
@@ -306,13 +326,25 @@ def build_tensor(values: Sequence[Any], model_input: SignatureInput, *, strict: 
     for _ in range(depth):
         kind = list[kind]
     try:
-        cell_values = values if strict else parse_cells(values, model_input)
-        if depth == 1 and NUMPY_DTYPES[spec.datatype].kind == "f":
-            cell_values = convert_booleans(cell_values, {} if strict else BOOLEAN_WORDS)
-        checked = msgspec.convert(cell_values, kind, strict=strict)
+        if is_text and NUMPY_DTYPES[spec.datatype].kind in "iu" and written_numbers.has_points_or_exponents(values):
+            return reshape_rows(convert_cells(values, model_input, "", is_text=True), spec)  # exactly, unlike msgspec
+        checked = msgspec.convert(parse_cells(values, model_input) if is_text else values, kind, strict=not is_text)
     except msgspec.ValidationError as exc:
-        raise InvalidInputError(f"Input {spec.name!r} is not {spec.datatype}: {exc}.") from exc
+        return reshape_rows(convert_cells(values, model_input, str(exc), is_text=is_text), spec)
     return reshape_rows(v2_tensors.to_array(checked, spec.name, spec.datatype, nullable=True), spec)
+
+
+def convert_cells(values: Sequence[Any], model_input: SignatureInput, reason: str, *, is_text: bool) -> Array:
+    """Convert cells that are not written as the datatype is; the `reason` is why, for the error."""
+    spec = model_input.spec
+    try:
+        return written_numbers.convert_cells(values, spec.datatype, nullable=model_input.nullable, is_text=is_text)
+    except written_numbers.InexactCellError as exc:
+        raise InexactNumberError(f"Input {spec.name!r} is not {spec.datatype}: {exc}.") from exc
+    except written_numbers.CellError as exc:
+        raise InvalidInputError(
+            f"Input {spec.name!r} is not {spec.datatype}: {f'{reason}; ' if reason else ''}{exc}."
+        ) from exc
 
 
 def get_cell_type(model_input: SignatureInput) -> Any:  # noqa: ANN401 - a type, or an annotated one
@@ -335,19 +367,13 @@ def parse_cells(values: Sequence[Any], model_input: SignatureInput) -> list[Any]
 
 def parse_number_cell(cell: str) -> str | None:
     """Return a number's cell, None if it is missing."""
-    return None if cell in MISSING_WORDS else cell
-
-
-def convert_booleans(values: Sequence[Any], words: Mapping[str, float]) -> list[Any]:
-    """Convert truth values in a column of numbers to 1 and 0, as training does; in CSV they are words."""
-    return [
-        float(value) if isinstance(value, bool) else words.get(value, value) if isinstance(value, str) else value
-        for value in values
-    ]
+    return None if cell in written_numbers.MISSING_WORDS else cell
 
 
 def reshape_rows(array: Array, spec: TensorSpec) -> Array:
     """Reshape rows of the right length to the model's dimensions; the model's check refuses others."""
+    if not spec.shape and array.size == 1:
+        return array.reshape(())
     inner = spec.v2_shape[1:]
     if array.ndim == len(spec.shape) or -1 in inner or prod(array.shape[1:]) != prod(inner) or not spec.shape:
         return array
@@ -357,7 +383,5 @@ def reshape_rows(array: Array, spec: TensorSpec) -> Array:
 def to_nested_list(array: Array, datatype: Datatype) -> Any:  # noqa: ANN401 - nested lists of any depth
     """Convert an output to nested lists, with texts decoded."""
     if array.dtype == object:
-        array = np.vectorize(lambda value: value.decode() if isinstance(value, bytes) else str(value), otypes="O")(
-            array
-        )
+        array = np.vectorize(v2_tensors.encode_json_element, otypes="O")(array)
     return v2.expand_bf16(array, datatype).tolist()

@@ -33,8 +33,13 @@ LOG = logging.getLogger("pilotlight.api")
 
 Endpoint = Callable[[Request], Response]
 ErrorFormatter = Callable[..., Response]  # a status, a message and headers as the body that the routes' clients show
+MLFLOW_RESOURCES = frozenset({"/invocations", "/ping", "/health", "/version"})  # whose clients show `message`
 Routes = Mapping[str, Mapping[str, Endpoint]]  # resource -> verb -> endpoint
 
+MLFLOW_CODES = {
+    404: "RESOURCE_DOES_NOT_EXIST", 409: "RESOURCE_CONFLICT", 500: "INTERNAL_ERROR", 501: "NOT_IMPLEMENTED",
+    503: "TEMPORARILY_UNAVAILABLE",
+}  # fmt: skip
 STATUS_CODES: Mapping[type[PilotlightError], int] = {
     InvalidInputError: 400,
     MethodNotAllowedError: 405,
@@ -71,7 +76,7 @@ class Router:
     def __call__(self, event: Mapping[str, Any], context: object) -> dict[str, Any]:
         """Answer a REST proxy event; with a cost meter, add the call's duration and cost, and log them."""
         trace = RequestContext.from_event(event, context)
-        response = self.replace_unsendable(self.dispatch(event, trace)).to_event()
+        response = self.replace_unsendable(event, self.dispatch(event, trace)).to_event()
         if self._cost_meter is not None:
             if trace.marks:
                 trace.mark_stage("encode")
@@ -86,6 +91,7 @@ class Router:
     def dispatch(self, event: Mapping[str, Any], trace: RequestContext) -> Response:
         """Call the endpoint, and turn an error into its status and one sentence."""
         correlation.set_correlation_id(trace.correlation)
+        format_error = self._get_error_formatter(event)
         try:
             request = Request.from_event(event, trace)
             trace.tenant = request.tenant
@@ -94,24 +100,28 @@ class Router:
             )
             return self.find_endpoint(request)(request)
         except PilotlightError as exc:
-            return self._error_formatter(get_status_code(exc), shorten_message(str(exc)), **retry_headers(exc))
+            return format_error(get_status_code(exc), shorten_message(str(exc)), **retry_headers(exc))
         except MemoryError:  # before the endpoint has taken the request, or behind it
-            return self._error_formatter(413, "The request takes more memory than is free; send fewer items at once.")
+            return format_error(413, "The request takes more memory than is free; send fewer items at once.")
         except Exception as exc:  # noqa: BLE001 - the last resort: a bug of ours must reach the log, not the caller
             # Without its text, which may quote the request.
             LOG.error(  # noqa: TRY400 - without its text
                 "The handler failed on %s: %s\n%s", event.get("resource"), type(exc).__name__, format_traceback(exc)
             )
-            return self._error_formatter(500, "The server failed on this request; its log says why.")
+            return format_error(500, "The server failed on this request; its log says why.")
 
-    def replace_unsendable(self, response: Response) -> Response:
+    def replace_unsendable(self, event: Mapping[str, Any], response: Response) -> Response:
         """Return the response, or an error if it is larger than Lambda sends: that would end the environment."""
         if is_sendable(response.body, binary=response.binary):
             return response
         size = count_sent_bytes(response.body, binary=response.binary)
-        return self._error_formatter(
+        return self._get_error_formatter(event)(
             413, f"The answer would take {size:,} bytes, more than Lambda sends; ask for less at once."
         )
+
+    def _get_error_formatter(self, event: Mapping[str, Any]) -> ErrorFormatter:
+        """Return what builds the errors of a route, by the clients that it has."""
+        return build_mlflow_error if event.get("resource") in MLFLOW_RESOURCES else self._error_formatter
 
     def find_endpoint(self, request: Request) -> Endpoint:
         """Find the endpoint for the request's route and verb; HEAD is answered as GET."""
@@ -147,3 +157,8 @@ def retry_headers(error: PilotlightError) -> dict[str, str]:
 def build_error_response(status: int, message: str, **headers: str) -> Response:
     """Build the V2 error body."""
     return Response.json({"error": message}, status, **headers)
+
+
+def build_mlflow_error(status: int, message: str, **headers: str) -> Response:
+    """Build MLflow's error body: a code beside the message."""
+    return Response.json({"error_code": MLFLOW_CODES.get(status, "BAD_REQUEST"), "message": message}, status, **headers)

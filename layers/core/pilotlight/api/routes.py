@@ -15,6 +15,7 @@ Verb = Literal["GET", "POST", "PUT", "DELETE"]
 
 TEXT, HTML = "text/plain", "text/html"
 MULTIPART, BINARY = "multipart/form-data", "application/octet-stream"
+FILES = ("image/*", "audio/*", TEXT, BINARY, MULTIPART)  # bodies that are one example of a model, or a form of several
 
 # Functions, by their logical ids in template.yaml.
 PREDICT, REGISTRY = "PredictFunction", "ModelsFunction"
@@ -39,6 +40,7 @@ class Route(NamedTuple):
     uses_etag: bool = False  # whether it accepts If-Match and returns an ETag
     status: str = "200"
     other_statuses: tuple[str, ...] = ()  # other statuses with a response of the same form
+    other_bodies: tuple[str, ...] = ()  # other media types of the body
 
 
 ROUTES: tuple[Route, ...] = (
@@ -68,7 +70,16 @@ ROUTES: tuple[Route, ...] = (
         for path in V2_PATHS
     ),
     *(
-        Route("POST", f"{path}/infer", PREDICT, "infer", "One inference.", "InferResponse", "InferRequest")
+        Route(
+            "POST",
+            f"{path}/infer",
+            PREDICT,
+            "infer",
+            "One inference: tensors in JSON, or a file such as a photograph.",
+            "InferResponse",
+            "InferRequest",
+            other_bodies=FILES,
+        )
         for path in V2_PATHS
     ),
     Route("POST", "/v2/repository/index", REGISTRY, "infer", "Every version with its state.", "Index", "Object"),
@@ -89,7 +100,15 @@ ROUTES: tuple[Route, ...] = (
         body="Object",
     ),
     # MLflow's scoring protocol.
-    Route("POST", "/invocations", PREDICT, "infer", "One call of MLflow's scoring protocol.", body="Object"),
+    Route(
+        "POST",
+        "/invocations",
+        PREDICT,
+        "infer",
+        "One call of MLflow's scoring protocol, or a file such as a photograph.",
+        body="Object",
+        other_bodies=("text/csv", *FILES),
+    ),
     Route("GET", "/ping", PREDICT, "infer", "Whether the store answers.", TEXT),
     Route("GET", "/health", PREDICT, "infer", "Whether the store answers.", TEXT),
     Route("GET", "/version", PREDICT, "infer", "The version of the server.", TEXT),

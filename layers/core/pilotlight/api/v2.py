@@ -23,6 +23,7 @@ from pilotlight.api.request_limits import (
     RequestLimits,
     pause_garbage_collection,
 )
+from pilotlight.api.text_encoding import convert_to_utf8, find_charset
 from pilotlight.api.v2_json import InferBody, InputBody, OutputBody, decode_infer_body, parse_flag
 from pilotlight.contracts.manifest import Datatype, Manifest, TensorSpec
 from pilotlight.errors import InvalidInputError, TooLargeError, UnsupportedError
@@ -58,6 +59,7 @@ class InferenceRequest(Struct, frozen=True):
     id: str | None
     tensors: Mapping[str, Array]
     outputs: Sequence[RequestedOutput]
+    parameters: Mapping[str, Any] = {}  # of the request; a finish takes its own, such as a threshold
 
     @property
     def row_count(self) -> int:
@@ -117,6 +119,8 @@ def decode_infer_request(
     `TooLargeError` before it is decoded.
     """
     body = decompress_within_limits(body, headers, limits)
+    if JSON_LENGTH_HEADER not in headers and find_charset(headers.get("content-type", "")):
+        body = convert_to_utf8(body, headers["content-type"])
     length = parse_json_length(headers, len(body))
     if length == 0:
         return decode_raw_request(memoryview(body), manifest)
@@ -126,6 +130,14 @@ def decode_infer_request(
     payload = BinaryPayload(memoryview(body)[length:], uploads, limits, decode_seconds)
     with pause_garbage_collection():
         return decode_parts(memoryview(body), length, manifest, payload)
+
+
+def may_be_file(headers: Mapping[str, str], body: bytes) -> bool:
+    """Return whether a body may be a file or a form: no header says that it is JSON, and it does not begin as JSON."""
+    kind = headers.get("content-type", "").lower()
+    if kind.startswith(JSON) or JSON_LENGTH_HEADER in headers or body.startswith(b"{"):
+        return False
+    return bool(kind or body)
 
 
 def decode_parts(body: memoryview, length: int, manifest: Manifest, payload: BinaryPayload) -> InferenceRequest:
@@ -139,7 +151,8 @@ def decode_parts(body: memoryview, length: int, manifest: Manifest, payload: Bin
     signature = choose_signature(manifest, {given.name: given.datatype for given in request.inputs})
     tensors = decode_infer_inputs(request, payload, manifest, signature)
     payload.refuse_leftover()
-    return InferenceRequest(request.id, tensors, parse_requested_outputs(request, manifest, signature))
+    requested = parse_requested_outputs(request, manifest, signature)
+    return InferenceRequest(request.id, tensors, requested, request.parameters or {})
 
 
 def decompress_within_limits(body: bytes, headers: Mapping[str, str], limits: RequestLimits) -> bytes:

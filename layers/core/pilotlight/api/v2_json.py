@@ -13,6 +13,7 @@ from typing import Annotated, Any, ClassVar, TypeVar
 import msgspec
 from msgspec import Meta, Raw, Struct
 
+from pilotlight.api.text_encoding import convert_to_utf8
 from pilotlight.errors import InvalidInputError
 
 MAX_ID_LENGTH = 10_000  # characters of a request's id, which its answer repeats
@@ -65,9 +66,12 @@ def decode_infer_body(body: memoryview) -> InferBody:
     try:
         return decode_json_body(INFER_BODY_DECODER, body)
     except NotJsonError:
-        mended = replace_nan_with_null(bytes(body))
-        if mended is None:
+        text = convert_to_utf8(bytes(body), "")  # some programs write a byte order mark
+        mended = replace_nan_with_null(text)
+        if mended is None and len(text) == len(body):
             raise
+    if mended is None:
+        return decode_json_body(INFER_BODY_DECODER, text)
     return decode_json_body(NAN_INFER_BODY_DECODER, mended)
 
 

@@ -3,6 +3,7 @@
 This module depends on a tensor's datatype and shape, not on requests.
 """
 
+import binascii
 import functools
 from collections.abc import Sequence
 from math import prod
@@ -12,6 +13,7 @@ import msgspec
 import numpy as np
 from msgspec import Meta
 
+from pilotlight.api import written_numbers
 from pilotlight.contracts.manifest import Datatype
 from pilotlight.errors import InvalidInputError
 from pilotlight.runtime.datatypes import NUMPY_DTYPES, Array
@@ -19,7 +21,7 @@ from pilotlight.runtime.datatypes import NUMPY_DTYPES, Array
 BINARY_ONLY_DATATYPES = frozenset(
     {"FP16", "BF16"}
 )  # as in Triton: JSON numbers would suggest digits that these types do not have
-MAX_FLOATS: dict[Datatype, float] = {name: float(np.finfo(NUMPY_DTYPES[name]).max) for name in ("FP32", "FP64")}
+MAX_FLOATS: dict[Datatype, float] = {name: written_numbers.LARGEST_NUMBERS[name] for name in ("FP32", "FP64")}
 
 
 def decode_json_tensor(
@@ -32,8 +34,17 @@ def decode_json_tensor(
     if datatype in BINARY_ONLY_DATATYPES:
         raise InvalidInputError(f"Input {name!r}: {datatype} travels in binary form only, not as JSON.")
     nullable = nullable and NUMPY_DTYPES[datatype].kind in "fO"
-    data = decode_elements(text, name, datatype, shape, nullable=nullable)
-    if datatype in MAX_FLOATS and not nullable and data and isinstance(data[0], float):
+    if not shape and text and not text.lstrip().startswith(b"["):
+        text = b"[%b]" % text  # a tensor without dimensions, whose one value needs no list
+    try:
+        data: Any = decode_elements(text, name, datatype, shape, nullable=nullable)
+    except ElementError:
+        data = written_numbers.decode_whole_numbers(text, datatype, count_nesting(text))
+        if data is None:
+            raise
+    if isinstance(data, np.ndarray):
+        array = data
+    elif datatype in MAX_FLOATS and not nullable and data and isinstance(data[0], float):
         array = np.array(data, NUMPY_DTYPES[datatype])  # a flat list of checked numbers needs no more checks
     else:
         array = to_array(data, name, datatype, nullable=nullable)
@@ -46,13 +57,21 @@ def decode_json_tensor(
 
 
 def encode_json_tensor(array: Array, name: str, datatype: Datatype) -> list[Any]:
-    """Encode an output as a flat list, row by row; NaN and infinities become null when the list becomes JSON."""
+    """Encode an output as a flat list, row by row; NaN and infinities become null when the list becomes JSON.
+
+    Texts are themselves, and the bytes of files base64, as in requests.
+    """
     if datatype in BINARY_ONLY_DATATYPES:
         raise InvalidInputError(f"Output {name!r} is {datatype}, which travels in binary form only; ask for that.")
     if array.dtype == object:
-        return [value.decode() if isinstance(value, bytes) else str(value) for value in array.ravel()]
+        return list(map(encode_json_element, array.ravel()))
     values: list[Any] = array.ravel().tolist()
     return values
+
+
+def encode_json_element(value: object) -> str:
+    """Encode an element of BYTES."""
+    return binascii.b2a_base64(value, newline=False).decode() if isinstance(value, bytes) else str(value)
 
 
 def decode_elements(text: bytes, name: str, datatype: Datatype, shape: Sequence[int], *, nullable: bool) -> list[Any]:
@@ -65,7 +84,11 @@ def decode_elements(text: bytes, name: str, datatype: Datatype, shape: Sequence[
     try:
         return build_decoder(datatype, depth, nullable=nullable).decode(text)
     except (msgspec.ValidationError, msgspec.DecodeError, UnicodeDecodeError) as exc:
-        raise InvalidInputError(f"Input {name!r}: data is not {datatype}: {exc}.") from exc
+        raise ElementError(f"Input {name!r}: data is not {datatype}: {exc}.") from exc
+
+
+class ElementError(InvalidInputError):
+    """An element is not of its datatype, as it is written."""
 
 
 def to_array(data: list[Any], name: str, datatype: Datatype, *, nullable: bool = False) -> Array:

@@ -12,9 +12,9 @@ from pilotlight.drift import training_profile
 from pilotlight.errors import InvalidInputError
 from pilotlight.registry.registry import FileContent
 from pilotlight.runtime.datatypes import NUMPY_DTYPES, Array
+from pilotlight.runtime.example_batches import AXIS_SUFFIX, STACKED, BatchLayout, find_layout, run_examples
 from pilotlight.runtime.session import Session
 
-BATCH_SIZE = 64  # examples in a batch
 OTHER_FIELDS = "*"  # every field that no --mask names
 
 
@@ -50,19 +50,23 @@ def add_feature_profile(
         return draft, {}
     with np.load(evaluation, allow_pickle=False) as arrays:
         feeds = {spec.name: arrays[spec.name].astype(NUMPY_DTYPES[spec.datatype]) for spec in session.inputs}
-    chosen = training_profile.sample_row_indices(len(next(iter(feeds.values()))), training_profile.EXAMPLES)
-    feeds = {name: values[chosen] for name, values in feeds.items()}
-    feature_profile = training_profile.build_profile(draft, feeds, compute_outputs(session, feeds))
+        told = {name: int(arrays[name + AXIS_SUFFIX]) for name in feeds if name + AXIS_SUFFIX in arrays.files}
+    try:
+        layout = find_layout(session, feeds, told)
+    except InvalidInputError:  # only with the right answers, which a profile does not know, the axes can be told apart
+        return draft, {}
+    if any(axis not in {0, STACKED} for axis in layout.inputs.values()):
+        return draft, {}  # a profile divides requests by their first dimension
+    examples = layout.count_examples(feeds)[0]
+    feeds = layout.take(feeds, training_profile.sample_row_indices(examples, training_profile.EXAMPLES))
+    feature_profile = training_profile.build_profile(draft, feeds, compute_outputs(session, feeds, layout))
     return msgspec.structs.replace(draft, profile=training_profile.PROFILE_FILE), {
         training_profile.PROFILE_FILE: training_profile.encode_profile(feature_profile)
     }
 
 
-def compute_outputs(session: Session, feeds: dict[str, Array]) -> dict[str, Array]:
-    """Compute the graph's outputs for the first examples, a few at a time."""
-    count = min(training_profile.ANSWERED, len(next(iter(feeds.values()))))
-    parts = [
-        session.run({name: values[start : min(start + BATCH_SIZE, count)] for name, values in feeds.items()})
-        for start in range(0, count, BATCH_SIZE)
-    ]
-    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+def compute_outputs(session: Session, feeds: dict[str, Array], layout: BatchLayout) -> dict[str, Array]:
+    """Compute the graph's outputs for the first examples, as many at a time as it takes."""
+    count = min(training_profile.ANSWERED, layout.count_examples(feeds)[0])
+    answers = run_examples(session, layout.take(feeds, range(count)), layout)
+    return {name: values for name, values in answers.items() if len(values) == count}

@@ -6,12 +6,15 @@ It converts nothing: a model without a graph goes to `pilotlight.cli.model_conve
 from dataclasses import dataclass
 from pathlib import Path
 
-from pilotlight.cli import triton_repository
+from pilotlight.cli import file_format, hugging_face_cache, triton_repository
 from pilotlight.errors import InvalidInputError, TooLargeError
 from pilotlight.runtime import onnx_header
+from pilotlight.runtime.classifier_graph import ClassifierOutputs
 from pilotlight.settings import Settings
 
 LARGEST_MB = 10_240  # of memory that a Lambda function may have
+GRAPH_SUFFIXES = (".onnx", "")  # what a file is called that must be a graph
+OBJECT_MARK = ":"  # between a file of Python and a name in it
 GRAPH_FILES = ("model.onnx", "onnx/model.onnx")  # where Hugging Face keeps the graph among several
 
 
@@ -22,6 +25,7 @@ class GraphSource:
     graph: Path
     folder: Path
     labels: tuple[str, ...] = ()
+    classifier: ClassifierOutputs | None = None  # what the graph itself says of its classes
 
 
 def locate_graph(path: Path) -> GraphSource | None:
@@ -29,18 +33,29 @@ def locate_graph(path: Path) -> GraphSource | None:
 
     Raises `InvalidInputError` if there are several, or if it must not be served.
     """
+    if OBJECT_MARK in str(path) and not path.exists():  # file.py:NAME
+        return None
+    if not path.exists() and path.suffix not in GRAPH_SUFFIXES:
+        raise InvalidInputError(f"Cannot read {path}: there is no such file or folder.")
+    file_format.check_file_format(path)
     source = locate_in_folder(path) if path.is_dir() else locate_in_file(path)
     if source is not None:
+        hugging_face_cache.check_graph_location(source.graph)
         header = onnx_header.check_onnx_file(source.graph)
         check_graph_size(source.graph, [source.graph.parent / place for place in header.external_files])
+    elif path.is_dir():
+        file_format.check_folder_is_convertible(path)
     return source
 
 
 def locate_in_file(path: Path) -> GraphSource | None:
-    """Take a file as a graph unless its name shows that it is not; inside a repository, use its config."""
+    """Take a file as a graph if its bytes are one, or its name says so; inside a repository, use its config."""
     if path.suffix == ".onnx" and triton_repository.find_triton_model(path.parent) is not None:
         return locate_in_folder(path.parent)
-    return GraphSource(path, path.parent) if path.suffix in {".onnx", ""} and ":" not in path.name else None
+    if onnx_header.is_onnx_file(path):
+        return GraphSource(path, path.parent)
+    file_format.check_file_name(path)
+    return GraphSource(path, path.parent) if path.suffix in GRAPH_SUFFIXES else None
 
 
 def locate_in_folder(folder: Path) -> GraphSource | None:

@@ -7,6 +7,7 @@ from rich.table import Table
 
 from pilotlight.cli.console import ERRORS, RESULTS, STORE, JsonOption, StoreOption, open_registry, print_json
 from pilotlight.contracts.manifest import Manifest
+from pilotlight.contracts.metric import format_value
 from pilotlight.contracts.names import check_name
 from pilotlight.errors import BrokenDocumentError, NotFoundError
 from pilotlight.registry.registry import AliasListing, Registry
@@ -101,4 +102,4 @@ def format_measured_metric(version: dict[str, Any]) -> str:
 
 def format_metric_value(metric: str, value: float) -> str:
     """Format a metric: shares in percent, all others as they are."""
-    return f"{value:.2%}" if metric.endswith("accuracy") else f"{value:.4g}"
+    return format_value(metric, value)

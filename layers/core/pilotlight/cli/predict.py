@@ -13,8 +13,11 @@ from pilotlight.client.client import InferResponse, ModelMetadata, Tensor, build
 from pilotlight.contracts.names import ModelReference
 from pilotlight.errors import InvalidInputError
 
-EXAMPLE_SUFFIXES = (".png", ".jpg", ".jpeg", ".wav", ".flac", ".ogg", ".mp3")  # of files that are one example
+# Of files that are one example.
+EXAMPLE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".wav", ".flac", ".ogg", ".mp3")
 MAX_SHOWN_VALUES = 16  # values of an output; what has more is cut to as many
+MAX_SHOWN_CHARACTERS = 80  # of a text; a mask is a file in base64
+BOX_SIDES = 4
 
 
 def predict(
@@ -23,8 +26,8 @@ def predict(
         Path,
         typer.Option(
             "--input",
-            help="A photograph (.png, .jpg), a sound (.wav, .flac, .ogg, .mp3), texts, one on each line (.txt), a "
-            "table with a head (.csv), or JSON: a V2 infer request, or just the data of a model with one input.",
+            help="A photograph (.png, .jpg, .webp), a sound (.wav, .flac, .ogg, .mp3), texts, one on each line (.txt), "
+            "a table with a head (.csv), or JSON: a V2 infer request, or just the data of a model with one input.",
         ),
     ],
     url: UrlOption = LOCAL_URL,
@@ -124,9 +127,36 @@ def get_nested_shape(data: Any) -> list[int]:  # noqa: ANN401 - any JSON
 def print_answer(answer: InferResponse) -> None:
     """Print an answer: the version that gave it, then a line for each example's classes or for each output."""
     RESULTS.print(f"{answer.model_name}:{answer.model_version}", style="bold")
-    lines = format_classes(answer.outputs) if is_classification(answer.outputs) else map(format_output, answer.outputs)
-    for line in lines:
+    for line in format_outputs(answer.outputs):
         RESULTS.print(line, markup=False, soft_wrap=True)
+
+
+def format_outputs(outputs: list[Tensor]) -> list[str]:
+    """Format a line for each example's classes, for each object, or for each output."""
+    if is_classification(outputs):
+        return format_classes(outputs)
+    return format_objects(outputs) if is_detection(outputs) else list(map(format_output, outputs))
+
+
+def is_detection(outputs: list[Tensor]) -> bool:
+    """Return whether the answer is labels, scores and boxes of objects, and their number in each image."""
+    kinds = [(output.datatype, len(output.shape)) for output in outputs]
+    return kinds == [("BYTES", 2), ("FP32", 2), ("FP32", 3), ("INT32", 1)] and outputs[2].shape[2] == BOX_SIDES
+
+
+def format_objects(outputs: list[Tensor]) -> list[str]:
+    """Format a line for each object: its image if there are several, label, score and box."""
+    labels, scores, boxes, counts = (output.data for output in outputs)
+    width = outputs[0].shape[1]
+    lines = []
+    for image, count in enumerate(counts):
+        head = f"image {image}: " if len(counts) > 1 else ""
+        for place in range(image * width, image * width + count):
+            sides = ", ".join(f"{side:.0f}" for side in boxes[BOX_SIDES * place : BOX_SIDES * (place + 1)])
+            lines.append(f"{head}{labels[place]} {scores[place]:.2%} at {sides} (left, top, right, bottom)")
+        if not count:
+            lines.append(f"{head}no object")
+    return lines
 
 
 def is_classification(outputs: list[Tensor]) -> bool:
@@ -148,7 +178,13 @@ def format_classes(outputs: list[Tensor]) -> list[str]:
 def format_output(output: Tensor) -> str:
     """Format an output: its name, datatype and shape, and its first values."""
     first_values = [
-        f"{value:.6g}" if isinstance(value, float) else str(value) for value in output.data[:MAX_SHOWN_VALUES]
+        f"{value:.6g}" if isinstance(value, float) else shorten_text(str(value))
+        for value in output.data[:MAX_SHOWN_VALUES]
     ]
     cut = f" ... {len(output.data):,} values, --json shows all" if len(output.data) > MAX_SHOWN_VALUES else ""
     return f"{output.name} {output.datatype} {list(output.shape)}: {', '.join(first_values)}{cut}"
+
+
+def shorten_text(text: str) -> str:
+    """Return a text that is not too long for a line."""
+    return text if len(text) <= MAX_SHOWN_CHARACTERS else f"{text[:MAX_SHOWN_CHARACTERS]}... ({len(text):,} characters)"

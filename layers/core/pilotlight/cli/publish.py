@@ -5,6 +5,7 @@ A graph that is published as it is needs neither torch nor onnx; `cli.model_conv
 
 import getpass
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated, Literal
@@ -12,9 +13,17 @@ from typing import Annotated, Literal
 import msgspec
 import typer
 
-from pilotlight.cli import capture_policy, model_conversion, processing_steps, triton_repository
+from pilotlight.cli import (
+    capture_policy,
+    classifier_outputs,
+    hugging_face_cache,
+    model_conversion,
+    processing_steps,
+    triton_repository,
+)
 from pilotlight.cli.console import ERRORS, STORE, JsonOption, StoreOption, open_registry, print_json
 from pilotlight.cli.graph_source import GraphSource, locate_graph
+from pilotlight.contracts import label_file
 from pilotlight.contracts.capture_policy import CaptureExtent
 from pilotlight.contracts.codec import decode_document, encode_document
 from pilotlight.contracts.manifest import ManifestDraft, Precision, Task, TensorSpec, Variant
@@ -23,7 +32,8 @@ from pilotlight.contracts.processing import TextPreprocessing
 from pilotlight.errors import InvalidInputError, ModelRefusedError
 from pilotlight.gate import graph_probe, text_probe
 from pilotlight.registry.registry import FileContent
-from pilotlight.runtime import golden_recorder, onnx_header
+from pilotlight.runtime import booster_format, golden_recorder, onnx_header
+from pilotlight.runtime.classifier_graph import ClassifierOutputs, build_servable_graph
 from pilotlight.runtime.cost_measurement import measure_request_cost
 from pilotlight.runtime.golden import GoldenDocument
 from pilotlight.runtime.graph_optimization import build_variant
@@ -60,8 +70,9 @@ def publish(
         typer.Argument(
             metavar="PATH",
             help="An ONNX file; a folder with one; a Triton model's folder; a Hugging Face checkpoint's; a .pt2 file; "
-            "or file.py:NAME, a function that gives a torch module and example inputs, or a scikit-learn estimator: "
-            "that file is run.",
+            "a model that XGBoost (.json, .ubj), LightGBM (.txt) or CatBoost (.cbm) saved; or file.py:NAME, a function "
+            "that gives a torch module and example inputs, or an estimator of scikit-learn or of these: that file "
+            "is run.",
         ),
     ],
     name: Annotated[str, typer.Option("--name", help="Of the model: letters, digits, dot, dash, underscore.")],
@@ -106,20 +117,23 @@ def publish(
 ) -> None:
     """Make a model the next version of its name, and print its reference."""
     check_name(name, "model name")
-    source = locate_graph(path)
-    if source is not None:
-        graph_probe.check_graph_runs(source.graph)
+    path = hugging_face_cache.choose_snapshot(path)
     options = {
         "--name": name, "--task": task, "--labels": labels,
         "--quantize": quantize, "--evaluation": evaluation, "--calibration": calibration,
     }  # fmt: skip
     with TemporaryDirectory(prefix="pilotlight-publish-") as work_folder:
+        source = locate_servable_graph(path, Path(work_folder) / "graph-of-tensors")
+        classifier = source.classifier if source else None
         draft, files, session = prepare_draft(path, source, options, precision, Path(work_folder))
         folder = source.folder if source else path if path.is_dir() else path.parent
         class_labels = (
             choose_labels(labels, folder, task or draft.task) or (source.labels if source else ()) or draft.labels
         )
-        draft = add_processing_steps(msgspec.structs.replace(draft, labels=class_labels), task, steps, folder, session)
+        draft = msgspec.structs.replace(draft, labels=class_labels)
+        draft = add_processing_steps(draft, task, steps, folder, session, classifier)
+        draft = classifier_outputs.add_postprocessing(draft, classifier, task, session)
+        draft = classifier_outputs.resolve_output_names(draft)
         draft, profile_files = capture_policy.add_feature_profile(
             capture_policy.apply_capture_policy(draft, capture, mask), evaluation, session
         )
@@ -128,6 +142,19 @@ def publish(
         )
     reference = f"{manifest.name}:{manifest.version}"
     print_json({"reference": reference, "store": store}) if json else typer.echo(reference)
+
+
+def locate_servable_graph(path: Path, folder: Path) -> GraphSource | None:
+    """Locate the graph in PATH, rewrite in `folder` what of its outputs is no tensor, and run it once."""
+    source = None if booster_format.check_booster_file(path) else locate_graph(path)
+    if source is None:
+        return None
+    servable = build_servable_graph(source.graph, folder)
+    for note in servable.notes:
+        ERRORS.print(note, style="yellow", soft_wrap=True)
+    graph_probe.check_graph_runs(servable.path)
+    labels = source.labels or (servable.classifier.labels if servable.classifier else ())
+    return replace(source, graph=servable.path, labels=labels, classifier=servable.classifier)
 
 
 def prepare_draft(
@@ -219,12 +246,17 @@ def convert_to_graph(path: Path, options: Mapping[str, object], precision: Preci
 def choose_labels(file: Path | None, folder: Path, task: Task | None) -> tuple[str, ...]:
     """Choose the labels of the publisher's file; else, for images and texts, those of the Hugging Face model."""
     if file is not None:
-        return triton_repository.read_lines(file)
+        return label_file.read_label_file(file)
     return processing_steps.read_labels(folder) if task in {"image", "text"} else ()
 
 
 def add_processing_steps(
-    draft: ManifestDraft, task: Task | None, file: Path | None, folder: Path, session: Session
+    draft: ManifestDraft,
+    task: Task | None,
+    file: Path | None,
+    folder: Path,
+    session: Session,
+    classifier: ClassifierOutputs | None = None,
 ) -> ManifestDraft:
     """Add the steps of the publisher's file, or of the files beside the graph, to the draft."""
     if file is not None:
@@ -242,6 +274,7 @@ def add_processing_steps(
         return msgspec.structs.replace(draft, task=task, preprocess=None, postprocess=None)
     else:
         return draft
+    steps = classifier_outputs.complete_finish(steps, classifier, session)
     steps = processing_steps.complete_steps(steps, session)
     kind = (steps["prepare"] or {}).get("kind", "tensor")
     try:

@@ -180,7 +180,15 @@ def format_epoch(line: EpochRecord) -> str:
     """Format the numbers of an epoch."""
     metric, loss = line.validation_accuracy, line.validation_loss
     judged = "" if metric is None else f"{line.metric} {format_metric_value(line.metric, metric)}, "
-    return f"{judged}loss {'not finite' if loss is None else f'{loss:.4f}'} in epoch {line.number}"
+    return (
+        f"{judged}{format_monitored(line)}loss {'not finite' if loss is None else f'{loss:.4f}'} in epoch {line.number}"
+    )
+
+
+def format_monitored(line: EpochRecord) -> str:
+    """Format what early stopping goes by, where that is neither the loss nor shown already."""
+    name, value = line.monitored, line.monitored_value
+    return "" if value is None or name == line.metric else f"{name} {format_metric_value(name, value)}, "
 
 
 def find_best_for_recipe(lines: Sequence[EpochRecord], recipe: RecipeSettings) -> EpochRecord | None:

@@ -9,9 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pilotlight.contracts import label_file
 from pilotlight.contracts.manifest import TensorSpec
 from pilotlight.contracts.names import is_version
 from pilotlight.errors import InvalidInputError
+from pilotlight.runtime import containment
 
 CONFIG = "config.pbtxt"
 TOKEN_PATTERN = re.compile(
@@ -59,7 +61,7 @@ def find_version_graph(model: TritonModel) -> tuple[Path, Path, tuple[str, ...]]
         )
     name = get_first_value(config, "default_model_filename", "model.onnx")
     version = model.folder / str(model.version or there[-1])
-    if not (version / name).resolve().is_relative_to(model.folder.resolve()):
+    if not containment.is_contained(model.folder, f"{version.name}/{name}"):
         raise InvalidInputError(f"{model.folder / CONFIG} has the graph {name!r}, which is not a file of the model.")
     return version / name, model.folder, read_label_file(model.folder, config)
 
@@ -124,22 +126,9 @@ def read_label_file(folder: Path, config: TritonConfig) -> tuple[str, ...]:
     if not name:
         return ()
     file = folder / name
-    if not file.resolve().is_relative_to(folder.resolve()) or not file.is_file():
+    if not containment.is_contained(folder, name) or not file.is_file():
         raise InvalidInputError(f"{folder / CONFIG} has the labels {name!r}, which are not a file beside it.")
-    return read_lines(file)
-
-
-def read_lines(file: Path) -> tuple[str, ...]:
-    """Read the lines of a text file, of labels for example."""
-    return tuple(read_text(file).splitlines())
-
-
-def read_text(file: Path) -> str:
-    """Read a file's text; raise `InvalidInputError` if it cannot be read or is not in UTF-8."""
-    try:
-        return file.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as exc:
-        raise InvalidInputError(f"{file} cannot be read as text: {exc}.") from exc
+    return label_file.read_label_file(file)
 
 
 def get_first_value(config: TritonConfig, key: str, default: str) -> str:
@@ -149,7 +138,7 @@ def get_first_value(config: TritonConfig, key: str, default: str) -> str:
 
 def parse_config(file: Path) -> TritonConfig:
     """Parse a message in protobuf's text format, without its types; raise `InvalidInputError` for an error in it."""
-    tokens, place, source = list[str](), 0, read_text(file)
+    tokens, place, source = list[str](), 0, label_file.read_text_file(file)
     while place < len(source):
         match = TOKEN_PATTERN.match(source, place)
         if match is None:

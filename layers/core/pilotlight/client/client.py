@@ -293,9 +293,14 @@ def decode_body(body: bytes, body_type: type[Answer]) -> Answer:
 def get_error_message(reply: RawResponse) -> str:
     """Return the server's sentence, or its status and the start of the body."""
     try:
-        return str(msgspec.json.decode(reply.content)["error"])
-    except (msgspec.MsgspecError, KeyError, TypeError):
-        return f"The server answered {reply.status}: {reply.content[:200].decode(errors='replace')}"
+        body = msgspec.json.decode(reply.content, type=dict[str, Any])
+    except msgspec.MsgspecError:
+        body = {}
+    error = body.get("error")  # V2's text or OpenAI's object; the gateway and MLflow's routes have none
+    message = error if isinstance(error, str) else (error if isinstance(error, dict) else body).get("message")
+    if isinstance(message, str) and message:
+        return message
+    return f"The server answered {reply.status}: {reply.content[:200].decode(errors='replace')}"
 
 
 def read_tls_info(response: httpx2.Response) -> TlsInfo | None:

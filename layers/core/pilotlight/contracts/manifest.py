@@ -231,12 +231,13 @@ class Manifest(ManifestDraft, frozen=True, kw_only=True):
             self.preprocess.check_graph(inputs, outputs)
         if self.postprocess is None:
             return
-        if self.postprocess.output not in outputs:
-            raise ValueError(f"finishes the output {self.postprocess.output!r}, but the graph has {outputs}")
+        unknown = [name for name in self.postprocess.sources if name not in outputs]
+        if unknown:
+            raise ValueError(f"finishes the output {unknown[0]!r}, but the graph has {outputs}")
         self._check_labels(self.postprocess)
         if set(self.postprocess.output_names) & set(outputs):
             raise ValueError(
-                f"gives outputs {list(self.postprocess.output_names)}, some named as the graph's {outputs}; rename"
+                f"gives outputs {list(self.postprocess.output_names)}, some named as the graph's {outputs}"
             )
 
     def _check_labels(self, postprocess: Postprocessing) -> None:

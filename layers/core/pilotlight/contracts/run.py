@@ -38,6 +38,8 @@ class EpochRecord(Struct, frozen=True, kw_only=True):
     validation_loss: float | None
     validation_accuracy: float | None  # what `metric` names
     metric: str = "accuracy"
+    monitored: str = "loss"  # what early stopping goes by: the validation loss, or a metric
+    monitored_value: float | None = None  # of that metric
     learning_rate: float = 0.0  # of the last step
     seconds: float = 0.0
     examples_per_s: float = 0.0

@@ -9,7 +9,8 @@ import numpy as np
 
 from pilotlight.contracts.manifest import Manifest, TensorSpec
 from pilotlight.gate import metrics
-from pilotlight.gate.metrics import EvaluationOutputs, WeightedMetric
+from pilotlight.gate.answers import EvaluationOutputs
+from pilotlight.gate.metrics import WeightedMetric
 from pilotlight.gate.probe import ProbeResult
 from pilotlight.gate.verdict import GateCheck, GateLimits
 
@@ -72,13 +73,16 @@ def check_golden(version: Manifest, probe_result: ProbeResult) -> GateCheck:
 
 def check_finite_outputs(outputs: np.ndarray[tuple[int, ...], np.dtype[np.floating]]) -> GateCheck:
     """Check that every answer to the test set is finite."""
-    wrong = int((~np.isfinite(outputs)).reshape(len(outputs), -1).any(axis=1).sum())
-    numbers = {"examples": float(len(outputs)), "not_finite": float(wrong)}
+    return check_finite_examples(np.isfinite(outputs).reshape(len(outputs), -1).all(axis=1))
+
+
+def check_finite_examples(finite: np.ndarray[tuple[int, ...], np.dtype[np.bool_]]) -> GateCheck:
+    """Check that every answer to the test set is finite, where `finite` says so for each example."""
+    count, wrong = len(finite), int((~finite).sum())
+    numbers = {"examples": float(count), "not_finite": float(wrong)}
     if wrong:
-        return GateCheck(
-            "finite", False, f"It answers {wrong} of {len(outputs)} examples with NaN or infinity.", numbers
-        )
-    return GateCheck("finite", True, f"All answers to {len(outputs)} examples are finite.", numbers)
+        return GateCheck("finite", False, f"It answers {wrong} of {count} examples with NaN or infinity.", numbers)
+    return GateCheck("finite", True, f"All answers to {count} examples are finite.", numbers)
 
 
 def check_finite_probes(ours: ProbeResult, theirs: ProbeResult | None) -> GateCheck:

@@ -15,12 +15,13 @@ from pilotlight.contracts.codec import format_utc_now
 from pilotlight.contracts.manifest import Manifest, Precision
 from pilotlight.errors import BrokenDocumentError, NotFoundError
 from pilotlight.gate import checks, metrics
-from pilotlight.gate.metrics import EvaluationOutputs
+from pilotlight.gate.answers import AnswerStatistics, EvaluationOutputs, load_statistics
 from pilotlight.gate.probe import EVALUATION_FILE, ProbeRequest, ProbeResult, run_probe
 from pilotlight.gate.verdict import APPROVAL_CHECK, GateCheck, GateLimits, Verdict, open_verdict
 from pilotlight.registry.approval import blocking_reason
 from pilotlight.registry.registry import Registry
 from pilotlight.runtime.datatypes import Array
+from pilotlight.runtime.example_batches import AXIS_SUFFIX
 from pilotlight.runtime.model_files import find_mismatch, open_model_files
 
 DEFAULT_LIMITS = GateLimits()
@@ -28,11 +29,11 @@ DEFAULT_LIMITS = GateLimits()
 
 @dataclass(frozen=True)
 class ProbedVersion:
-    """A version, the result of its probe, and its answers to the test set by variant."""
+    """A version, the result of its probe, and what is kept of its answers to the test set, by variant."""
 
     manifest: Manifest
     probe_result: ProbeResult
-    outputs: dict[Precision, Array]
+    outputs: dict[Precision, AnswerStatistics]
 
     def pair_with_targets(self, targets: Array, precision: Precision | None = None) -> EvaluationOutputs:
         """Pair a variant's answers with the targets; the default is the served variant."""
@@ -101,7 +102,7 @@ class QualityGate:
             open_model_files(self.registry.store, test_set_owner, test_set_owner.get_file(EVALUATION_FILE)) as path,
             np.load(path) as held,
         ):
-            (name,) = set(held.files) - inputs
+            (name,) = {name for name in set(held.files) - inputs if not name.endswith(AXIS_SUFFIX)}
             return np.asarray(held[name])
 
     def _probe_both(
@@ -122,7 +123,7 @@ class QualityGate:
                 self.registry.store.address, manifest.name, manifest.version, self.memory_mb, evaluation_version, folder
             )
             found = run_probe(request)
-            outputs = {precision: np.load(Path(folder, f"{precision}.npy")) for precision in found.answered}
+            outputs = {precision: load_statistics(Path(folder, f"{precision}.npz")) for precision in found.answered}
         return ProbedVersion(manifest, found, outputs)
 
     def _check_approval(self, name: str, version: int) -> Iterator[GateCheck]:
@@ -165,7 +166,7 @@ class QualityGate:
         self, ours: ProbedVersion, theirs: ProbedVersion | None, targets: Array
     ) -> Iterator[GateCheck]:
         """Run the checks that need a test set and answers of the right shape."""
-        yield checks.check_finite_outputs(ours.outputs[ours.manifest.serve])
+        yield checks.check_finite_examples(ours.outputs[ours.manifest.serve].finite)
         answers = ours.pair_with_targets(targets)
         name = (theirs or ours).manifest.metric or ours.manifest.metric or "accuracy"
         chosen_metric = metrics.find_metric(name)
@@ -190,7 +191,7 @@ def has_test_set(manifest: Manifest) -> bool:
 def has_same_shape(ours: ProbedVersion, theirs: ProbedVersion) -> bool:
     """Return whether both versions answered the test set, with outputs of the same shape."""
     mine, other = ours.outputs.get(ours.manifest.serve), theirs.outputs.get(theirs.manifest.serve)
-    return mine is not None and other is not None and mine.shape == other.shape
+    return mine is not None and other is not None and np.array_equal(mine.shape, other.shape)
 
 
 def keep_shorter_times(first: ProbedVersion, second: ProbedVersion) -> ProbedVersion:

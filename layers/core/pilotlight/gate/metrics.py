@@ -7,29 +7,17 @@ installed where the gate runs.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
 from pilotlight.contracts import metric
 from pilotlight.errors import UnsupportedError
+from pilotlight.gate.answers import EvaluationOutputs, compute_odds_step
 from pilotlight.runtime.datatypes import Array
 
 RESAMPLES = 2000
 MAX_COUNTS = 1 << 22  # counts of drawn examples held in memory at once, 32 MB
-
-
-@dataclass(frozen=True, eq=False)
-class EvaluationOutputs:
-    """A model's answers to a test set, and the targets; the first dimension is the example."""
-
-    outputs: Array  # logits (N, C) or (N, T, C), or numbers (N, 1)
-    targets: Array  # int (N,) or (N, T), or float (N, 1)
-
-    @property
-    def correct_share(self) -> Array:
-        """The share of right answers in each example, (N,)."""
-        hits = self.outputs.argmax(axis=-1) == self.targets
-        return np.asarray(hits.reshape(len(hits), -1).mean(axis=1))
 
 
 @dataclass(frozen=True)
@@ -57,30 +45,115 @@ def balanced_accuracy_score(answers: EvaluationOutputs, counts: Array) -> Array:
     return np.asarray(np.nanmean(recalls, axis=0))
 
 
-def r2_score(answers: EvaluationOutputs, counts: Array) -> Array:
-    """Compute the share of the targets' variance that the model explains."""
-    targets = answers.targets.reshape(len(answers.targets)).astype(np.float64)
-    errors = np.square(answers.outputs.reshape(len(targets)).astype(np.float64) - targets)
-    total = counts.sum(axis=1)
-    mean = counts @ targets / total
-    variance = counts @ np.square(targets) / total - np.square(mean)
-    return np.asarray(1 - (counts @ errors / total) / variance)
+def f1_score(answers: EvaluationOutputs, counts: Array) -> Array:
+    """Compute F1: of two classes that of the second, of more the mean over the classes that occur or are predicted."""
+    targets, predicted = answers.targets.reshape(-1), answers.statistics.predicted.reshape(-1)
+    per_token = counts if len(targets) == len(answers.targets) else repeat_counts(counts, answers.targets.shape)
+    total_classes = int(answers.statistics.shape[-1])
+    labels = [1] if total_classes == 2 else np.union1d(targets, predicted)
+    each = []
+    for label in labels:
+        right, answered = targets == label, predicted == label
+        total = per_token @ right.astype(np.float64) + per_token @ answered.astype(np.float64)
+        absent = np.full(len(counts), 0.0 if total_classes == 2 else np.nan)
+        each.append(
+            np.divide(2 * (per_token @ (right & answered).astype(np.float64)), total, out=absent, where=total > 0)
+        )
+    return np.asarray(np.nanmean(each, axis=0))
+
+
+def repeat_counts(counts: Array, shape: tuple[int, ...]) -> Array:
+    """Repeat the count of each example for its tokens."""
+    return np.repeat(counts, int(np.prod(shape[1:])), axis=1)
+
+
+def auc_score(answers: EvaluationOutputs, counts: Array) -> Array:
+    """Compute the area under the ROC curve: of more than two classes the mean over them, each against the rest.
+
+    Of many examples with many classes, an evenly spaced sample is used: see `answers.MAX_ODDS`.
+    """
+    odds = answers.statistics.odds
+    rows = np.arange(0, len(answers.targets), compute_odds_step(len(answers.targets), odds.shape[1]))
+    targets, drawn, size = answers.targets[rows], counts[:, rows], odds.shape[1]
+    areas = [weighted_area(odds[:, column], targets == column, drawn) for column in ([1] if size == 2 else range(size))]
+    found = np.array(areas)
+    return np.asarray(np.nanmean(found[~np.isnan(found).all(axis=1)], axis=0)) if (found == found).any() else found[0]
+
+
+def weighted_area(scores: Array, own: Array, counts: Array) -> Array:
+    """Compute the area (R,) for examples drawn `counts` (R, n) times; NaN without examples or without others."""
+    levels, places = np.unique(scores, return_inverse=True)
+    order = np.argsort(places, kind="stable")
+    starts = np.searchsorted(places[order], np.arange(len(levels)))
+    others, of_class = (np.add.reduceat((counts * chosen)[:, order], starts, axis=1) for chosen in (~own, own))
+    below = np.cumsum(others, axis=1) - others / 2  # a tie counts half
+    pairs = others.sum(axis=1) * of_class.sum(axis=1)
+    return np.divide((of_class * below).sum(axis=1), pairs, out=np.full(len(counts), np.nan), where=pairs > 0)
+
+
+def top_score(place: int, answers: EvaluationOutputs, counts: Array) -> Array:
+    """Compute the share of targets among the most probable classes."""
+    return np.asarray(counts @ answers.statistics.top_shares[:, place] / counts.sum(axis=1))
 
 
 def cross_entropy_loss(answers: EvaluationOutputs, counts: Array) -> Array:
     """Compute the mean of log(sum(exp(z))) - z[target], in nats."""
-    logits = answers.outputs.astype(np.float64)
-    shifted = logits - logits.max(axis=-1, keepdims=True)
-    chosen = np.take_along_axis(shifted, answers.targets[..., None], axis=-1)[..., 0]
-    each = np.log(np.exp(shifted).sum(axis=-1)) - chosen
-    return np.asarray(counts @ each.reshape(len(each), -1).mean(axis=1) / counts.sum(axis=1))
+    return np.asarray(counts @ answers.statistics.losses / counts.sum(axis=1))
 
 
+def r2_score(answers: EvaluationOutputs, counts: Array) -> Array:
+    """Compute the share of the targets' variance that the model explains."""
+    targets = flatten_targets(answers)
+    errors = np.square(answers.statistics.numbers - targets)
+    total = counts.sum(axis=1)
+    centred = targets - targets.mean()  # so that the squares do not cancel
+    mean = counts @ centred / total
+    variance = counts @ np.square(centred) / total - np.square(mean)
+    return np.asarray(1 - (counts @ errors / total) / variance)
+
+
+def mean_absolute_error(answers: EvaluationOutputs, counts: Array) -> Array:
+    """Compute the mean distance from the right number."""
+    return average_over_draws(np.abs(answers.statistics.numbers - flatten_targets(answers)), counts)
+
+
+def root_mean_squared_error(answers: EvaluationOutputs, counts: Array) -> Array:
+    """Compute the root of the mean squared distance from the right number."""
+    return np.sqrt(average_over_draws(np.square(answers.statistics.numbers - flatten_targets(answers)), counts))
+
+
+def mean_absolute_percentage_error(answers: EvaluationOutputs, counts: Array) -> Array:
+    """Compute the mean distance from the right number, as a share of that number."""
+    targets = flatten_targets(answers)
+    shares = np.abs(answers.statistics.numbers - targets) / np.maximum(np.abs(targets), np.finfo(np.float64).eps)
+    return average_over_draws(shares, counts)
+
+
+def flatten_targets(answers: EvaluationOutputs) -> Array:
+    """Return targets that are numbers as float64 (N,)."""
+    return answers.targets.reshape(len(answers.targets)).astype(np.float64)
+
+
+def average_over_draws(values: Array, counts: Array) -> Array:
+    """Average a value of each example over the drawn ones, (R,)."""
+    return np.asarray(counts @ values / counts.sum(axis=1))
+
+
+SCORES: Mapping[str, Callable[[EvaluationOutputs, Array], Array]] = {
+    "accuracy": accuracy_score,
+    "balanced_accuracy": balanced_accuracy_score,
+    "f1": f1_score,
+    "auc": auc_score,
+    **{f"top_{count}": partial(top_score, place) for place, count in enumerate(metric.TOP_COUNTS)},
+    "log_loss": cross_entropy_loss,
+    "r2": r2_score,
+    "mae": mean_absolute_error,
+    "rmse": root_mean_squared_error,
+    "mape": mean_absolute_percentage_error,
+    "loss": cross_entropy_loss,
+}
 METRICS: Mapping[str, WeightedMetric] = {
-    "accuracy": WeightedMetric(accuracy_score, metric.METRICS["accuracy"]),
-    "balanced_accuracy": WeightedMetric(balanced_accuracy_score, metric.METRICS["balanced_accuracy"]),
-    "r2": WeightedMetric(r2_score, metric.METRICS["r2"]),
-    "loss": WeightedMetric(cross_entropy_loss, metric.METRICS["loss"]),
+    name: WeightedMetric(compute, metric.METRICS[name]) for name, compute in SCORES.items()
 }
 
 
@@ -118,7 +191,7 @@ def compute_probability_worse(
 
 def compute_recalls(answers: EvaluationOutputs) -> dict[int, tuple[float, int]]:
     """Compute each class's recall and its number of examples, for the classes that occur."""
-    labels, right = answers.targets.reshape(-1), (answers.outputs.argmax(axis=-1) == answers.targets).reshape(-1)
+    labels, right = answers.targets.reshape(-1), (answers.statistics.predicted == answers.targets).reshape(-1)
     return {
         int(label): (float(right[labels == label].mean()), int((labels == label).sum())) for label in np.unique(labels)
     }

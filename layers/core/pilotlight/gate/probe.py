@@ -7,6 +7,8 @@ metrics.
 
 import sys
 import time
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Annotated
@@ -17,17 +19,21 @@ from msgspec import Meta, Struct
 
 from pilotlight.contracts.codec import decode_document, encode_document
 from pilotlight.contracts.manifest import Manifest, Precision
+from pilotlight.contracts.metric import NUMBER_METRICS
 from pilotlight.contracts.names import ModelReference
 from pilotlight.contracts.processing import TextPreprocessing
 from pilotlight.errors import ModelRefusedError, PilotlightError
 from pilotlight.gate import graph_probe, text_probe
+from pilotlight.gate.answers import reduce_answers
 from pilotlight.native import child_process
 from pilotlight.registry.registry import Registry, version_path
 from pilotlight.runtime import golden, golden_recorder, process_memory
 from pilotlight.runtime.datatypes import Array
+from pilotlight.runtime.example_batches import AXIS_SUFFIX, BatchLayout, find_layout, generate_answers
 from pilotlight.runtime.model_cache import LoadedModel
 from pilotlight.runtime.model_files import open_model_files
 from pilotlight.runtime.model_manager import ModelManager
+from pilotlight.runtime.scored_output import choose_scored_output, to_scores
 from pilotlight.runtime.session import Session, open_session
 from pilotlight.settings import Settings
 from pilotlight.storage.object_store import open_store
@@ -49,7 +55,7 @@ class ProbeRequest(Struct, frozen=True):
     version: int
     memory_mb: Annotated[int, Meta(ge=128)]
     evaluation: int | None  # the version whose test set is used
-    answers: str  # path of the folder for the results: probe.json, and the answers, <precision>.npy
+    answers: str  # path of the folder for the results: probe.json, and what is kept of the answers, <precision>.npz
 
 
 class ProbeResult(Struct, frozen=True, kw_only=True):
@@ -95,9 +101,9 @@ def probe_version(request: ProbeRequest) -> ProbeResult:
     inputs = load_test_inputs(request, registry, model.session)
     return ProbeResult(
         golden=refusal,
-        finite=None if inputs else has_finite_answers(model.session),
+        finite=has_finite_answers(model.session) if inputs is None else None,
         load_s=load_s,
-        latency_ms=measure_latency(model.session, inputs) if inputs else 0.0,
+        latency_ms=0.0 if inputs is None else measure_latency(model.session, inputs),
         peak_mb=process_memory.peak_resident_bytes() / 1e6,
         answered=write_answers(request, registry, model.manifest, model.session, inputs),
     )
@@ -136,10 +142,18 @@ def has_finite_answers(session: Session) -> bool | None:
     return all(found) if found else None
 
 
-def load_test_inputs(request: ProbeRequest, registry: Registry, session: Session) -> dict[str, Array]:
-    """Load the test set's arrays that the graph takes; empty if one of them is missing."""
+@dataclass(frozen=True)
+class ProbeInputs:
+    """The inputs of a test set, and how a graph takes them."""
+
+    arrays: dict[str, Array]
+    layout: BatchLayout
+
+
+def load_test_inputs(request: ProbeRequest, registry: Registry, session: Session) -> ProbeInputs | None:
+    """Load the test set's arrays that the graph takes; None if one of them is missing."""
     if request.evaluation is None:
-        return {}
+        return None
     test_set_owner, input_names = (
         registry.load_manifest(request.name, request.evaluation),
         [spec.name for spec in session.inputs],
@@ -148,12 +162,16 @@ def load_test_inputs(request: ProbeRequest, registry: Registry, session: Session
         open_model_files(registry.store, test_set_owner, test_set_owner.get_file(EVALUATION_FILE)) as path,
         np.load(path) as held,
     ):
-        return {name: held[name] for name in input_names} if set(input_names) <= set(held.files) else {}
+        if not set(input_names) <= set(held.files):
+            return None
+        arrays = {name: held[name] for name in input_names}
+        told = {name: int(held[name + AXIS_SUFFIX]) for name in input_names if name + AXIS_SUFFIX in held.files}
+    return ProbeInputs(arrays, find_layout(session, arrays, told))
 
 
-def measure_latency(session: Session, inputs: dict[str, Array]) -> float:
-    """Measure the median time of a request with one example, in ms."""
-    one, seconds = {name: values[:1] for name, values in inputs.items()}, []
+def measure_latency(session: Session, inputs: ProbeInputs) -> float:
+    """Measure the median time of a request with one example, or as few as the graph takes, in ms."""
+    one, seconds = inputs.layout.build_feed(inputs.arrays, [0]), []
     for _ in range(LATENCY_ROUNDS):
         started = time.perf_counter()
         session.run(one)
@@ -162,30 +180,46 @@ def measure_latency(session: Session, inputs: dict[str, Array]) -> float:
 
 
 def write_answers(
-    request: ProbeRequest, registry: Registry, manifest: Manifest, served: Session, inputs: dict[str, Array]
+    request: ProbeRequest, registry: Registry, manifest: Manifest, served: Session, inputs: ProbeInputs | None
 ) -> tuple[Precision, ...]:
-    """Write the first output of each variant for the test set; the served variant's session is already open."""
-    if not inputs:
+    """Write what is kept of each variant's scores for the test set; the served session is already open."""
+    if inputs is None:
         return ()
+    targets = load_test_targets(request, registry)
     for precision, variant in manifest.variants.items():
+        path = Path(request.answers, f"{precision}.npz")
         if precision == manifest.serve:
-            np.save(Path(request.answers, f"{precision}.npy"), run_in_batches(served, inputs))
+            reduce_answers(generate_scores(served, inputs, manifest, targets), targets).save(path)
             continue
-        with open_model_files(registry.store, manifest, manifest.get_file(variant.graph)) as path:
-            np.save(
-                Path(request.answers, f"{precision}.npy"), run_in_batches(open_session(path, request.memory_mb), inputs)
-            )
+        with open_model_files(registry.store, manifest, manifest.get_file(variant.graph)) as graph:
+            session = open_session(graph, request.memory_mb)
+            reduce_answers(generate_scores(session, inputs, manifest, targets), targets).save(path)
     return tuple(manifest.variants)
 
 
-def run_in_batches(session: Session, inputs: dict[str, Array]) -> Array:
-    """Return the first output for all examples, one batch at a time."""
-    examples, first = len(next(iter(inputs.values()))), session.outputs[0].name
-    parts = [
-        session.run({name: values[start : start + BATCH_SIZE] for name, values in inputs.items()}, [first])[first]
-        for start in range(0, examples, BATCH_SIZE)
-    ]
-    return np.concatenate(parts)
+def load_test_targets(request: ProbeRequest, registry: Registry) -> Array | None:
+    """Load the targets of the test set; None where its file does not have one array that is no input of its version."""
+    if request.evaluation is None:
+        return None
+    owner = registry.load_manifest(request.name, request.evaluation)
+    with (
+        open_model_files(registry.store, owner, owner.get_file(EVALUATION_FILE)) as path,
+        np.load(path) as held,
+    ):
+        names = {name for name in held.files if not name.endswith(AXIS_SUFFIX)} - {spec.name for spec in owner.inputs}
+        return np.asarray(held[names.pop()]) if len(names) == 1 else None
+
+
+def generate_scores(
+    session: Session, inputs: ProbeInputs, manifest: Manifest, targets: Array | None
+) -> Iterator[Array]:
+    """Generate the output that is judged, one batch at a time: of 256 targets at most, or of one example."""
+    name, is_number = choose_scored_output(session), manifest.metric in NUMBER_METRICS
+    per_example = 1 if targets is None else max(1, targets.size // max(1, len(targets)))
+    size = max(1, BATCH_SIZE // per_example)
+    width = 2 if targets is None or is_number else int(targets.max(initial=0)) + 2
+    for answers in generate_answers(session, inputs.arrays, inputs.layout, [name], size):
+        yield answers[name] if is_number else to_scores(answers[name], width)
 
 
 def main() -> None:

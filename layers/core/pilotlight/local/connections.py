@@ -11,16 +11,18 @@ import contextlib
 import json
 import logging
 import resource
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, Literal, cast
 
+import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from pilotlight.local.gateway_errors import (
     CONNECTIONS_USED_UP,
     HEAD_TOO_LARGE,
+    MALFORMED,
     STOPPING,
     THROTTLED,
     TOO_SLOW,
@@ -30,6 +32,7 @@ from pilotlight.local.gateway_errors import (
 FILES_PER_ENVIRONMENT = 5  # its Runtime API's listener and connection, a pipe, a process, and one to spare
 FILES_OF_THE_GATEWAY = 64  # listeners, libraries, the event loop's own
 LINGER_S = 2.0  # how long a refused client may take to read why
+UPGRADE_HEADERS = frozenset({b"upgrade", b"http2-settings"})  # of an offer to go on in another protocol
 
 log = logging.getLogger("pilotlight.local")
 
@@ -125,6 +128,7 @@ class HttpConnection(HttpToolsProtocol):
         self._unsent_since = 0.0  # s, the loop's clock
         self._is_ahead = False  # whether the request was sent before the one before it was answered
         self._is_refused = False
+        self._offers_upgrade = False  # whether the head is to be parsed again, without its offer
         self._answered_cycle: RequestResponseCycle | None = None
         self.since = 0.0  # s, the loop's clock, at which it began to wait for what it waits for now
 
@@ -159,7 +163,11 @@ class HttpConnection(HttpToolsProtocol):
         if self._is_refused:
             return
         was_head = self._reading == "head"
-        super().data_received(data)
+        self._unset_keepalive_if_required()
+        try:
+            self._parse(data)
+        except httptools.HttpParserError as exc:
+            self._refuse_malformed(exc)
         if was_head and self._reading == "head":
             self._head_bytes += len(data)
             if self._head_bytes > self._limits.head_bytes:
@@ -168,17 +176,21 @@ class HttpConnection(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """Start to read a head."""
         self._is_ahead = self.cycle is not None and not self.cycle.response_complete
+        self._offers_upgrade = False
         super().on_message_begin()
         self._reading, self._head_bytes, self.since = "head", 0, self.loop.time()
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Note a header; one after the body would change the request after it was checked, and is dropped."""
         if self._reading == "head":
-            super().on_header(name, value)
+            super().on_header(name, value.rstrip(b" \t"))
 
     def on_headers_complete(self) -> None:
-        """Start the request, if its head is not too large."""
+        """Start the request, if its head is not too large; one that offers an upgrade is parsed again without it."""
         if self._is_refused:
+            return
+        self._offers_upgrade = self.parser.should_upgrade() and self.parser.get_method() != b"CONNECT"
+        if self._offers_upgrade:
             return
         size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)  # ": " and a line's end
         if size > self._limits.head_bytes:
@@ -188,6 +200,7 @@ class HttpConnection(HttpToolsProtocol):
             self.abort()
             return
         self._reading, self._body_bytes, self.since = "body", 0, self.loop.time()
+        self.url = normalise_target(self.url)
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
@@ -204,6 +217,8 @@ class HttpConnection(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """Stop reading: from here on the client waits."""
+        if self._offers_upgrade:
+            return  # the body is still to come, which the parser takes for another protocol's
         self._reading, self.since = "", self.loop.time()
         if not self._is_refused:
             super().on_message_complete()
@@ -244,6 +259,26 @@ class HttpConnection(HttpToolsProtocol):
         elif self.is_waiting and waited > limits.idle_s:
             self.abort()
 
+    def _parse(self, data: bytes) -> None:
+        """Parse what has arrived; an offer to upgrade is ignored, as RFC 9110, 7.8 allows, and its request is not.
+
+        The parser stops behind the head of such a request. So another one gets the head without the offer, then the
+        rest. Java's client offers h2c with its first request, as does `curl --http2`.
+        """
+        while True:
+            try:
+                self.parser.feed_data(data)
+            except httptools.HttpParserUpgrade as exc:
+                if not self._offers_upgrade or self._is_refused:
+                    return  # CONNECT, whose request is answered and whose connection then ends
+                version = self.parser.get_http_version().encode()
+                head = format_head(self.parser.get_method(), self.url, version, drop_upgrade(self.headers))
+                data = head + data[exc.args[0] :]
+                self.parser = httptools.HttpRequestParser(self)
+                self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn's
+            else:
+                return
+
     def _note_gone_client(self) -> None:
         """Let no answer be written; uvicorn's `cycle` is the last request that was sent, not the one being answered."""
         for cycle in (self.cycle, self._answered_cycle):
@@ -277,6 +312,11 @@ class HttpConnection(HttpToolsProtocol):
         limit = self._limits.head_bytes
         self._refuse(HEAD_TOO_LARGE, f"HTTP header is larger than {limit} bytes, the request line among them.")
 
+    def _refuse_malformed(self, exc: httptools.HttpParserError) -> None:
+        """Answer what is no HTTP/1.1; the parser reads nothing more of this connection."""
+        reason = " ".join(str(exc.__context__ or exc).split())
+        self._refuse(MALFORMED, f"Bad Request: this is not HTTP/1.1 as it must be ({reason or 'it does not parse'}).")
+
     def _refuse_slow(self, what: str) -> None:
         if self._reading:
             self._refuse(TOO_SLOW, f"Request timed out: {what}.")
@@ -303,6 +343,33 @@ class HttpConnection(HttpToolsProtocol):
         with contextlib.suppress(OSError):  # the client is gone already, as the transport is about to say
             self.transport.write_eof()
         self.flow.resume_reading()
+
+
+def drop_upgrade(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    """Drop an offer to upgrade from headers: its own, and their names among those of the connection."""
+    kept = []
+    for name, value in headers:
+        if name == b"connection":
+            options = [option.strip() for option in value.split(b",")]
+            value = b", ".join(option for option in options if option.lower() not in UPGRADE_HEADERS)
+        if name not in UPGRADE_HEADERS and (value or name != b"connection"):
+            kept.append((name, value))
+    return kept
+
+
+def format_head(method: bytes, target: bytes, version: bytes, headers: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """Format the head of a request."""
+    lines = b"".join(b"%b: %b\r\n" % header for header in headers)
+    return b"%b %b HTTP/%b\r\n%b\r\n" % (method, target, version, lines)
+
+
+def normalise_target(target: bytes) -> bytes:
+    """Return a request's target with a path, which one to a proxy may lack."""
+    scheme, separator, rest = target.partition(b"://")
+    if target.startswith(b"/") or not separator or b"/" in rest:
+        return target
+    host, question, query = rest.partition(b"?")
+    return b"%b://%b/%b%b" % (scheme, host, question, query)
 
 
 def format_refusal(kind: GatewayErrorKind, text: str) -> bytes:

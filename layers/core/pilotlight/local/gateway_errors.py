@@ -38,6 +38,7 @@ THROTTLED = GatewayErrorKind("THROTTLED", 429, "TooManyRequestsException", _LATE
 TOO_SLOW = GatewayErrorKind("DEFAULT_4XX", 408, "RequestTimeoutException")
 HEAD_TOO_LARGE = GatewayErrorKind("DEFAULT_4XX", 431, "RequestHeaderFieldsTooLargeException")
 MISDIRECTED = GatewayErrorKind("DEFAULT_4XX", 421, "MisdirectedRequestException")  # of a name that is not ours
+MALFORMED = GatewayErrorKind("DEFAULT_4XX", 400, "BadRequestException")  # no HTTP
 BAD_HOST = GatewayErrorKind("DEFAULT_4XX", 400, "BadRequestException")
 FOREIGN_PAGE = GatewayErrorKind("DEFAULT_4XX", 403, "ForbiddenException")  # a page of another site asks
 TIMED_OUT = GatewayErrorKind("INTEGRATION_TIMEOUT", 504, "InternalServerErrorException")

@@ -132,9 +132,13 @@ def build_private_policy() -> dict[str, Any]:
 
 
 def build_error_response(error: ErrorResponse) -> dict[str, Any]:
-    """Build an error's body, which tritonclient (`error`) and openai (`message`) both show, with status and header."""
+    """Build an error's body, with status and header: `message` alone, which every client shows.
+
+    openai reads `error.message`, and `message` where there is no `error`; tritonclient reads an `error` that is a text,
+    and shows the whole body where there is none. So a body with a text as its `error` is silent in openai.
+    """
     sentence = GATEWAY_MESSAGE if error.sentence is None else json.dumps(error.sentence)
-    body = f'{{"error": {sentence}, "message": {sentence}}}'
+    body = f'{{"message": {sentence}}}'
     response: dict[str, Any] = {"responseTemplates": {"application/json": body}}
     if error.status is not None:
         response["statusCode"] = error.status

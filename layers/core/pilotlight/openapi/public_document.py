@@ -10,7 +10,7 @@ from pydantic import TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema
 
 import pilotlight
-from pilotlight.api.routes import ROUTES, Route
+from pilotlight.api.routes import MULTIPART, ROUTES, Route
 from pilotlight.api.schemas import openai, registry, training
 from pilotlight.client.client import InferResponse, ModelMetadata, ModelNames, Tensor
 from pilotlight.contracts.alias import AliasDocument, UnreadableDocument
@@ -204,7 +204,9 @@ def build_operation(route: Route, schemas: Mapping[str, Any]) -> dict[str, Any]:
     if route.scope == "infer":
         content["security"].append({})  # with Auth=open, and on the machine of a developer
     if route.body is not None:
+        other_schemas = {kind: {"type": "object" if kind == MULTIPART else "string"} for kind in route.other_bodies}
         content["requestBody"] = {"content": build_content(route.body, schemas, {"type": "object"})}
+        content["requestBody"]["content"] |= {kind: {"schema": schema} for kind, schema in other_schemas.items()}
     if route.uses_etag:
         content["parameters"] = [
             {"name": "If-Match", "in": "header", "description": "The ETag that was seen.", "schema": {"type": "string"}}

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from pilotlight.contracts.processing import ClassificationPostprocessing
+from pilotlight.processing.activations import sigmoid, softmax
 from pilotlight.runtime.datatypes import Array
 
 
@@ -34,18 +35,8 @@ def compute_probabilities(steps: ClassificationPostprocessing, scores: Array, cl
         return softmax(wide)
     if steps.activation == "sigmoid":
         wide = sigmoid(wide)
+    elif steps.activation == "exp":
+        wide = np.exp(wide)
     if classes == 2 and wide.shape[-1] == 1:
         return np.concatenate([1 - wide, wide], axis=-1)
     return wide
-
-
-def softmax(scores: Array) -> Array:
-    """Compute exp(x) over its sum along the last dimension, without overflow."""
-    powers = np.exp(scores - scores.max(axis=-1, keepdims=True))
-    return np.asarray(powers / powers.sum(axis=-1, keepdims=True))
-
-
-def sigmoid(scores: Array) -> Array:
-    """Compute 1 / (1 + exp(-x)), without overflow on either side."""
-    small = np.exp(-np.abs(scores))
-    return np.asarray(np.where(scores >= 0, 1, small) / (1 + small))

@@ -1,4 +1,4 @@
-"""Turn token vectors into one vector for each text. The module knows arrays, not where they come from.
+"""Turn vectors of tokens or places into one for each text or image. The module knows arrays, not where they come from.
 
 Pooling and normalisation are those of sentence-transformers' `Pooling` and `Normalize`.
 """
@@ -13,8 +13,13 @@ MIN_NORM = 1e-12  # minimum of a length, so that zeros stay zeros
 
 
 def build_embeddings(steps: EmbeddingPostprocessing, graph_output: Array, mask: Array | None) -> Array:
-    """Build one float32 vector for each example; (batch, tokens, width) is pooled under the mask."""
+    """Build one float32 vector for each example; (batch, tokens, width) is pooled under the mask.
+
+    So is (batch, width, height, width of the map), whose places are an image's tokens.
+    """
     embeddings = graph_output.astype(np.float32)
+    if embeddings.ndim == 4:
+        embeddings, mask = embeddings.reshape(*embeddings.shape[:2], -1).swapaxes(1, 2), None
     if embeddings.ndim == 3:
         embeddings = pool_tokens(steps, embeddings, np.ones(embeddings.shape[:2], bool) if mask is None else mask != 0)
     if steps.normalise:

@@ -1,29 +1,38 @@
-"""Turn PNG and JPEG files into the graph's image input: the only module that imports Pillow.
+"""Turn PNG, JPEG and WebP files into the graph's image input: the only module that imports Pillow.
 
 It knows a request's images and the manifest's steps, not the model. Resizing and cropping are those of torchvision's
-`Resize` and `CenterCrop` on Pillow images.
+`Resize` and `CenterCrop` on Pillow images, or OpenCV's.
 """
 
 import io
 import struct
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageOps
 
-from pilotlight.contracts.manifest import Manifest
+from pilotlight.contracts.manifest import Manifest, TensorSpec
 from pilotlight.contracts.processing import ImagePreprocessing
 from pilotlight.errors import InvalidInputError, TooLargeError
 from pilotlight.native.calls import NativeCalls
-from pilotlight.processing import file_bytes
+from pilotlight.processing import file_bytes, opencv_resize
+from pilotlight.processing.image_files import build_image_error, check_jpeg_scans, find_format, read_webp_size
+from pilotlight.processing.image_geometry import (
+    ImageGeometry,
+    ImagePlan,
+    Size,
+    compute_pad_offset,
+    count_pixels,
+    plan_image,
+    widen_canvases,
+)
 from pilotlight.processing.input_validation import check_row_count, flatten_column
 from pilotlight.runtime.datatypes import NUMPY_DTYPES, Array
 
 Image.MAX_IMAGE_PIXELS = None  # it warns at one number and raises at another; `open_images` checks the manifest's
-FORMATS = ("PNG", "JPEG")  # no other decoder of Pillow reads a caller's bytes
-JPEG_SCAN = b"\xff\xda"  # marker of a scan; compressed data cannot hold it
-MAX_JPEG_SCANS = 200  # of a JPEG with its previews; a progressive one has 10, and each is a pass over all pixels
-FILE_SIGNATURES = {"PNG": b"\x89PNG\r\n\x1a\n", "JPEG": b"\xff\xd8\xff"}
+FORMATS = ("PNG", "JPEG", "WEBP")  # no other decoder of Pillow reads a caller's bytes
+OPENCV_FILTERS = {"opencv-linear": opencv_resize.resize_linear, "opencv-area": opencv_resize.resize_area}
 # What Pillow raises on broken files. None of it is documented: found by flipping and cutting bytes.
 PILLOW_ERRORS = (
     OSError,
@@ -38,40 +47,97 @@ PILLOW_ERRORS = (
 )
 
 
-def build_image_feeds(steps: ImagePreprocessing, manifest: Manifest, tensor: Array) -> Mapping[str, Array]:
-    """Build the graph's image input, (batch, channels, height, width) or channels last; an error names its image."""
+class ImageFile(NamedTuple):
+    """A file whose head has been read: its size, and the open image, except of a WebP, whose decoder takes memory."""
+
+    data: bytes
+    size: Size
+    picture: Image.Image | None
+
+
+class PreparedImage(NamedTuple):
+    """The pixels of an image once resized and cut, uint8 of (height, width, channels), and how they came about."""
+
+    pixels: Array
+    plan: ImagePlan
+
+
+def build_image_feeds(
+    steps: ImagePreprocessing, manifest: Manifest, tensor: Array
+) -> tuple[Mapping[str, Array], list[ImageGeometry]]:
+    """Build the graph's image input, in its layout, and where each image lies in it; an error names its image."""
     spec = next(spec for spec in manifest.inputs if spec.name == steps.input)
-    pictures = open_images(steps, flatten_column(tensor, steps.name))
-    pixels = [transform_image(steps, picture, place) for place, picture in enumerate(pictures)]
-    for place, array in enumerate(pixels):
-        if array.shape != pixels[0].shape:
-            sizes = [f"{width} x {height}" for height, width, _ in (array.shape, pixels[0].shape)]
-            raise build_image_error(
-                place, f"is {sizes[0]} and image 0 is {sizes[1]}; the model resizes none, send equal sizes"
-            )
-    batch = normalise_pixels(steps, np.stack(pixels))
+    files = open_images(steps, flatten_column(tensor, steps.name))
+    images = [transform_image(steps, file, place) for place, file in enumerate(files)]
+    batch = stack_images(steps, images)
     if steps.layout == "NCHW":
         batch = batch.transpose(0, 3, 1, 2)
     dtype = NUMPY_DTYPES[spec.datatype]
     if dtype.kind in "iu":
         limits = np.iinfo(dtype)
         batch = np.rint(batch).clip(limits.min, limits.max)
-    return {steps.input: np.ascontiguousarray(batch, dtype)}
+    batch = fit_rank(spec, np.ascontiguousarray(batch, dtype))
+    return {steps.input: batch}, [image.plan.geometry for image in images]
 
 
-def open_images(steps: ImagePreprocessing, elements: Array) -> list[Image.Image]:
+def fit_rank(spec: TensorSpec, batch: Array) -> Array:
+    """Return the only image for a graph without a batch, such as torchvision's detectors."""
+    if len(spec.shape) != batch.ndim - 1:
+        return batch
+    if len(batch) > 1:
+        raise InvalidInputError(f"The request has {len(batch)} images, but the model takes one at once.")
+    return np.asarray(batch[0])
+
+
+def stack_images(steps: ImagePreprocessing, images: Sequence[PreparedImage]) -> Array:
+    """Stack the images to a normalised batch, float32; what is padded is filled with the value of padding."""
+    sizes = [image.plan.canvas for image in images]
+    if steps.height is not None:
+        sizes = widen_canvases(steps, sizes)
+    for place, size in enumerate(sizes):
+        if size != sizes[0]:
+            raise build_image_error(
+                place,
+                f"is {size[0]} x {size[1]} and image 0 is {sizes[0][0]} x {sizes[0][1]}; the model resizes none, send "
+                "equal sizes",
+            )
+    width, height = sizes[0]
+    if all(image.pixels.shape[:2] == (height, width) for image in images):
+        return normalise_pixels(steps, np.stack([image.pixels for image in images]))
+    batch = np.empty((len(images), height, width, steps.channels), np.float32)
+    batch[...] = normalise_pixels(steps, np.full(steps.channels, steps.padding, np.float32))
+    for target, (pixels, plan) in zip(batch, images, strict=True):
+        rows, columns, _ = pixels.shape
+        target[plan.top : plan.top + rows, plan.left : plan.left + columns] = normalise_pixels(steps, pixels)
+    return batch
+
+
+def open_images(steps: ImagePreprocessing, elements: Array) -> list[ImageFile]:
     """Open the images and read their headers without decoding; refuse them if they are too large together."""
     check_row_count(steps, len(elements))
-    pictures = [read_image_header(decode_file_bytes(element, place), place) for place, element in enumerate(elements)]
-    check_pixel_count(steps, [picture.size for picture in pictures], "have")
-    resized = [compute_resized_size(steps, picture, place) for place, picture in enumerate(pictures)]
-    check_pixel_count(steps, resized, "are resized to")
-    return pictures
+    files = [
+        read_image_header(steps, decode_file_bytes(element, place), place) for place, element in enumerate(elements)
+    ]
+    check_pixel_count(steps, [file.size for file in files], "have")
+    plans = [plan_growth(steps, file.size, place) for place, file in enumerate(files)]
+    check_pixel_count(steps, [plan.resized for plan in plans], "are resized to")
+    check_pixel_count(steps, widen_canvases(steps, [plan.canvas for plan in plans]), "are padded to")
+    return files
+
+
+def plan_growth(steps: ImagePreprocessing, size: Size, index: int) -> ImagePlan:
+    """Plan an image; refuse a thin strip that would grow beyond the limit on the way."""
+    plan = plan_image(steps, size)
+    for verb, (width, height) in (("resized", plan.resized), ("padded", plan.padded)):
+        if width * height > max(steps.max_pixels, size[0] * size[1]) and not steps.resize:
+            target = f"{min(width, height):,} x {max(width, height):,}, more than {steps.max_pixels:,} pixels"
+            raise build_image_error(index, f"is {size[0]} x {size[1]} and would be {verb} to {target}; cut it first")
+    return plan
 
 
 def check_pixel_count(steps: ImagePreprocessing, sizes: Sequence[tuple[int, int]], verb: str) -> None:
     """Refuse images that have more pixels together than the manifest allows."""
-    pixels = sum(width * height for width, height in sizes)
+    pixels = count_pixels(sizes)
     if pixels > steps.max_pixels:
         examples = ", ".join(f"{width} x {height}" for width, height in sizes[:8])
         raise TooLargeError(
@@ -88,20 +154,25 @@ def decode_file_bytes(element: bytes | str, index: int) -> bytes:
         raise build_image_error(index, str(exc)) from exc
 
 
-def read_image_header(file: bytes, index: int) -> Image.Image:
+def read_image_header(steps: ImagePreprocessing, file: bytes, index: int) -> ImageFile:
     """Open an image and read its header, which has the size and the mode."""
-    if not file.startswith(tuple(FILE_SIGNATURES.values())):
-        raise build_image_error(index, f"is neither PNG nor JPEG: its {len(file)} bytes start with {file[:8]!r}")
-    scans = file.count(JPEG_SCAN) if file.startswith(FILE_SIGNATURES["JPEG"]) else 0
-    if scans > MAX_JPEG_SCANS:
-        raise build_image_error(index, f"has {scans:,} scans, more than {MAX_JPEG_SCANS}; save it as baseline JPEG")
-    with guard_pillow(index, "cannot be read"):
-        picture = Image.open(io.BytesIO(file), formats=FORMATS)
-        # A phone's JPEG may have two images.
-        frames = getattr(picture, "n_frames", 1) if picture.format == "PNG" else 1
+    kind = find_format(file, index)
+    if kind == "WEBP":
+        return ImageFile(file, read_webp_size(steps, file, index), None)
+    if kind == "JPEG":
+        check_jpeg_scans(file, index)
+    picture = open_image(file, index)
+    # A phone's JPEG may have two images.
+    frames = getattr(picture, "n_frames", 1) if picture.format == "PNG" else 1
     if frames > 1:
         raise build_image_error(index, f"is animated with {frames} frames; send one of them")
-    return picture
+    return ImageFile(file, picture.size, picture)
+
+
+def open_image(file: bytes, index: int) -> Image.Image:
+    """Open an image without decoding its pixels."""
+    with guard_pillow(index, "cannot be read"):
+        return Image.open(io.BytesIO(file), formats=FORMATS)
 
 
 def guard_pillow(index: int, failure: str) -> NativeCalls:
@@ -109,20 +180,21 @@ def guard_pillow(index: int, failure: str) -> NativeCalls:
     return NativeCalls("Pillow", lambda cause: build_image_error(index, f"{failure}: {cause}"), PILLOW_ERRORS)
 
 
-def transform_image(steps: ImagePreprocessing, picture: Image.Image, index: int) -> Array:
-    """Decode, rotate, convert, resize and crop an image by the steps: uint8, (height, width, channels)."""
+def transform_image(steps: ImagePreprocessing, file: ImageFile, index: int) -> PreparedImage:
+    """Decode, rotate, convert, resize and crop an image by the steps."""
+    picture = file.picture or open_image(file.data, index)
     with guard_pillow(index, "is damaged"):
         ImageOps.exif_transpose(picture, in_place=True)
-        coloured = convert_colours(steps, picture)
-        size = compute_resized_size(steps, coloured, index)
-        pixels = np.asarray(crop_centre(steps, coloured.resize(size, Image.Resampling[steps.filter.upper()])))
+        plan = plan_image(steps, picture.size)
+        resized = resize_image(steps, pad_image(steps, convert_colours(steps, picture), plan), plan.resized)
+        pixels = np.asarray(crop_centre(resized, plan) if steps.crop is not None else resized)
     if steps.colour == "BGR":
         pixels = pixels[..., ::-1]
-    return pixels if pixels.ndim == 3 else pixels[..., None]
+    return PreparedImage(pixels if pixels.ndim == 3 else pixels[..., None], plan)
 
 
 def convert_colours(steps: ImagePreprocessing, picture: Image.Image) -> Image.Image:
-    """Convert any mode of PNG and JPEG to RGB or grey; 16 bits become their upper 8, transparency is laid over grey."""
+    """Convert any mode to RGB or grey; 16 bits become their upper 8, transparency is laid over grey."""
     if picture.mode.startswith("I"):
         picture = Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
     if "A" in picture.getbands() or "transparency" in picture.info:
@@ -134,33 +206,31 @@ def convert_colours(steps: ImagePreprocessing, picture: Image.Image) -> Image.Im
     return picture if picture.mode == mode else picture.convert(mode)  # convert would copy it
 
 
-def compute_resized_size(steps: ImagePreprocessing, picture: Image.Image, index: int) -> tuple[int, int]:
-    """Compute (width, height) after resizing; refuse a thin strip that would grow beyond the limit."""
-    if steps.resize is not None:
-        return steps.resize[1], steps.resize[0]
-    if steps.shortest is None:
-        return picture.size
-    short, long = sorted(picture.size)
-    longer = steps.shortest * long // short
-    if steps.shortest * longer > steps.max_pixels:
-        target = f"{steps.shortest} x {longer:,}, more than {steps.max_pixels:,} pixels"
-        raise build_image_error(
-            index, f"is {picture.width} x {picture.height} and would be resized to {target}; cut it first"
-        )
-    return (steps.shortest, longer) if picture.width <= picture.height else (longer, steps.shortest)
-
-
-def crop_centre(steps: ImagePreprocessing, picture: Image.Image) -> Image.Image:
-    """Crop the centre, black where the crop exceeds the image."""
-    if steps.crop is None:
+def pad_image(steps: ImagePreprocessing, picture: Image.Image, plan: ImagePlan) -> Image.Image:
+    """Pad an image to the proportions of its letterbox, if that comes before it is resized."""
+    if plan.padded == plan.size:
         return picture
-    top, left = (compute_crop_offset(*sides) for sides in zip((picture.height, picture.width), steps.crop, strict=True))
-    return picture.crop((left, top, left + steps.crop[1], top + steps.crop[0]))
+    grey = round(steps.padding)
+    ground = Image.new(picture.mode, plan.padded, grey if picture.mode == "L" else (grey, grey, grey))
+    left, top = (compute_pad_offset(steps, *sides) for sides in zip(plan.size, plan.padded, strict=True))
+    ground.paste(picture, (left, top))
+    return ground
 
 
-def compute_crop_offset(length: int, target: int) -> int:
-    """Compute the centre's offset along one side, with torchvision's rounding; negative if the side is too short."""
-    return round((length - target) / 2) if length >= target else -((target - length) // 2)
+def resize_image(steps: ImagePreprocessing, picture: Image.Image, size: Size) -> Image.Image:
+    """Resize an image by Pillow's filters or by OpenCV's."""
+    resize_pixels = OPENCV_FILTERS.get(steps.filter)
+    if resize_pixels is None:
+        return picture.resize(size, Image.Resampling[steps.filter.upper()])
+    pixels = np.asarray(picture)
+    resized = resize_pixels(pixels if pixels.ndim == 3 else pixels[..., None], size[1], size[0])
+    return Image.fromarray(resized if pixels.ndim == 3 else resized[..., 0])
+
+
+def crop_centre(picture: Image.Image, plan: ImagePlan) -> Image.Image:
+    """Crop the centre, black where the crop exceeds the image."""
+    width, height = plan.canvas
+    return picture.crop((-plan.left, -plan.top, width - plan.left, height - plan.top))
 
 
 def normalise_pixels(steps: ImagePreprocessing, pixels: Array) -> Array:
@@ -170,8 +240,3 @@ def normalise_pixels(steps: ImagePreprocessing, pixels: Array) -> Array:
     scaled = np.asarray(pixels * factor)
     scaled += summand  # in place: a copy of a large batch is hundreds of MB
     return scaled
-
-
-def build_image_error(index: int, reason: str) -> InvalidInputError:
-    """Build the error for one of a request's images."""
-    return InvalidInputError(f"Image {index} {reason}.")

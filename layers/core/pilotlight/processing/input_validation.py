@@ -30,9 +30,9 @@ def check_row_count(steps: Preprocessing | None, count: int) -> None:
 def check_feeds(manifest: Manifest, tensors: Mapping[str, Array]) -> Mapping[str, Array]:
     """Return the tensors as feeds for the graph; `InvalidInputError` if they do not match the manifest."""
     check_input_names(manifest, [spec.name for spec in manifest.inputs], tensors)
-    sizes: dict[str, int] = {}
     for spec in manifest.inputs:
-        check_feed_shape(spec, tensors[spec.name].shape, sizes)
+        check_feed_shape(spec, tensors[spec.name].shape)
+    check_examples(manifest, tensors)
     if manifest.serve != "fp32" and not leaves_nan_to_graph(manifest):
         for spec in manifest.inputs:
             check_quantizable(manifest, spec, tensors[spec.name])
@@ -92,20 +92,22 @@ def check_input_names(manifest: Manifest, expected_names: Sequence[str], tensors
         raise InvalidInputError(f"{manifest.name} has the inputs {list(expected_names)}; {', '.join(wrong)}.")
 
 
-def check_feed_shape(spec: TensorSpec, shape: tuple[int, ...], sizes: dict[str, int]) -> None:
-    """Check that fixed dimensions match, free ones of the same name are equal, and there is at least one example."""
+def check_feed_shape(spec: TensorSpec, shape: tuple[int, ...]) -> None:
+    """Check that fixed dimensions match; which free ones must be equal, whatever their names, the graph knows alone."""
     if len(shape) != len(spec.shape):
         raise build_shape_error(spec, shape, f"it has {len(shape)} dimensions, not {len(spec.shape)}")
     for position, (found, wanted) in enumerate(zip(shape, spec.shape, strict=True)):
-        if isinstance(wanted, int):
-            if found != wanted:
-                raise build_shape_error(spec, shape, f"dimension {position} is {found}, not {wanted}")
-        elif found == 0 and position == 0:
-            raise build_shape_error(spec, shape, f"dimension 0 ({wanted}), the batch, is empty; send at least one")
-        elif sizes.setdefault(wanted, found) != found:
-            raise build_shape_error(
-                spec, shape, f"dimension {position} ({wanted}) is {found}, elsewhere {sizes[wanted]}"
-            )
+        if isinstance(wanted, int) and found != wanted:
+            raise build_shape_error(spec, shape, f"dimension {position} is {found}, not {wanted}")
+
+
+def check_examples(manifest: Manifest, tensors: Mapping[str, Array]) -> None:
+    """Check that there is at least one example: not every input with a free first dimension is empty."""
+    batched = [spec for spec in manifest.inputs if spec.shape and isinstance(spec.shape[0], str)]
+    if batched and not any(map(len, map(tensors.__getitem__, [spec.name for spec in batched]))):
+        spec = batched[0]
+        reason = f"dimension 0 ({spec.shape[0]}), the batch, is empty; send at least one"
+        raise build_shape_error(spec, tensors[spec.name].shape, reason)
 
 
 def build_shape_error(spec: TensorSpec, shape: tuple[int, ...], reason: str) -> InvalidInputError:

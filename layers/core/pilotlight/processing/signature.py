@@ -18,12 +18,14 @@ from pilotlight.contracts.manifest import Manifest, TensorSpec
 from pilotlight.contracts.processing import (
     AudioPreprocessing,
     ClassificationPostprocessing,
+    CtcPostprocessing,
+    DetectionPostprocessing,
     EmbeddingPostprocessing,
     Preprocessing,
     RegressionPostprocessing,
+    SegmentationPostprocessing,
     TableColumn,
     TablePreprocessing,
-    TextPreprocessing,
 )
 
 NUMERIC_DATATYPES = frozenset(
@@ -41,6 +43,7 @@ class SignatureInput:
     datatypes: frozenset[str]
     opaque: bool = False  # BYTES elements that are not text
     nullable: bool = False  # JSON's null is a missing value
+    media_types: tuple[str, ...] = ()  # of bodies that are one element of it, such as image/*
 
 
 @dataclass(frozen=True)
@@ -120,7 +123,7 @@ def list_input_sets(steps: Preprocessing) -> list[tuple[SignatureInput, ...]]:
     if isinstance(steps, TablePreprocessing):
         return [tuple(map(build_column_input, steps.columns)), (build_table_input(steps),)]
     spec = TensorSpec(steps.name, "BYTES", (BATCH_DIMENSION,))
-    return [(SignatureInput(spec, frozenset({"BYTES"}), opaque=not isinstance(steps, TextPreprocessing)),)]
+    return [(SignatureInput(spec, frozenset({"BYTES"}), opaque=not steps.is_text, media_types=steps.media_types),)]
 
 
 def build_column_input(column: TableColumn) -> SignatureInput:
@@ -144,6 +147,8 @@ def list_postprocessed_outputs(manifest: Manifest) -> tuple[tuple[TensorSpec, ..
     postprocess = manifest.postprocess
     if postprocess is None:
         return (), ()
+    if isinstance(postprocess, DetectionPostprocessing | CtcPostprocessing | SegmentationPostprocessing):
+        return list_finish_outputs(postprocess)
     shape = next(spec.shape for spec in manifest.outputs if spec.name == postprocess.output)
     if isinstance(postprocess, ClassificationPostprocessing):
         best = shape[:-1] if postprocess.top == 1 else (*shape[:-1], postprocess.top)
@@ -151,8 +156,26 @@ def list_postprocessed_outputs(manifest: Manifest) -> tuple[tuple[TensorSpec, ..
         probability = TensorSpec(postprocess.probability, "FP32", best)
         every = (*shape[:-1], len(manifest.labels) or shape[-1])
         return (label, probability), (TensorSpec(postprocess.probabilities, "FP32", every),)
-    if isinstance(postprocess, EmbeddingPostprocessing) and len(shape) == 3:
-        shape = (shape[0], shape[2])
+    if isinstance(postprocess, EmbeddingPostprocessing) and len(shape) in {3, 4}:
+        shape = (shape[0], shape[2] if len(shape) == 3 else shape[1])
     elif isinstance(postprocess, RegressionPostprocessing) and shape[1:] == (1,):
         shape = shape[:1]
     return (TensorSpec(postprocess.name, "FP32", shape),), ()
+
+
+def list_finish_outputs(
+    steps: DetectionPostprocessing | CtcPostprocessing | SegmentationPostprocessing,
+) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
+    """List the outputs of objects, texts or masks; free dimensions are those of the longest list of a request."""
+    each = (BATCH_DIMENSION,)
+    if isinstance(steps, CtcPostprocessing):
+        return (TensorSpec(steps.text, "BYTES", each), TensorSpec(steps.confidence, "FP32", each)), ()
+    count = TensorSpec(steps.count, "INT32", each)
+    if isinstance(steps, DetectionPostprocessing):
+        lists = (*each, "objects")
+        label, score = TensorSpec(steps.label, "BYTES", lists), TensorSpec(steps.score, "FP32", lists)
+        boxes = TensorSpec(steps.boxes, "FP32", (*lists, 4))
+        return (label, score, boxes, count), (TensorSpec(steps.class_index, "INT64", lists),)
+    lists = (*each, "classes")
+    mask, label = TensorSpec(steps.mask, "BYTES", each), TensorSpec(steps.label, "BYTES", lists)
+    return (mask, label, TensorSpec(steps.area, "FP32", lists), count), ()

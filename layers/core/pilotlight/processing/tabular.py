@@ -3,16 +3,21 @@
 The module knows a request's columns and the manifest's steps, not the model.
 """
 
+import time
 from collections.abc import Mapping
 
+import msgspec
 import numpy as np
 
 from pilotlight.contracts.manifest import Manifest
 from pilotlight.contracts.processing import TableColumn, TablePreprocessing
 from pilotlight.errors import InvalidInputError
+from pilotlight.observability import emf
 from pilotlight.processing import input_validation
 from pilotlight.runtime.datatypes import NUMPY_DTYPES, Array
 
+NO_CATEGORY = -1.0  # an index that graphs which compare it with each category spread to zeros
+UNKNOWN_METRIC = "UnknownCategories"
 BOOLEAN_WORDS = {
     "true": 1.0,
     "True": 1.0,
@@ -29,10 +34,17 @@ def build_table_feeds(
     """Build the graph's table input, [batch, width]; an error names its column and row."""
     spec = next(spec for spec in manifest.inputs if spec.name == steps.input)
     columns = split_columns(steps, tensors)
-    parts = [
-        (encode_categories if column.categories else standardise_column)(column, columns[column.name])
-        for column in steps.columns
-    ]
+    parts, unknown = [], dict[str, int]()
+    for column in steps.columns:
+        if not column.categories:
+            parts.append(standardise_column(column, columns[column.name]))
+            continue
+        encoded, count = encode_categories(column, columns[column.name])
+        parts.append(encoded)
+        if count:
+            unknown[column.name] = count
+    if unknown:
+        count_unknown_categories(manifest, unknown)
     return {steps.input: np.concatenate(parts, axis=1).astype(NUMPY_DTYPES[spec.datatype])}
 
 
@@ -77,19 +89,62 @@ def parse_numbers(column: TableColumn, values: Array) -> Array:
     return numbers
 
 
-def encode_categories(column: TableColumn, values: Array) -> Array:
-    """Encode each value as its index among the categories, or as 0 and 1 for each category; float64, [batch, width]."""
+def encode_categories(column: TableColumn, values: Array) -> tuple[Array, int]:
+    """Encode each value as its index among the categories, or as 0 and 1 for each category; float64, [batch, width].
+
+    Also returns how many of the values are categories that training did not know.
+    """
     texts = [format_category(value) for value in values.tolist()]
-    missing = np.array([not text for text in texts]) if "" not in column.categories else np.zeros(len(texts), bool)
+    places = {name: float(place) for place, name in enumerate(column.categories)}
+    codes = np.array([places.get(text, NO_CATEGORY) for text in texts])
+    if codes.min() >= 0:
+        return spread_codes(column, codes), 0
+    missing = np.array([not text for text in texts]) & (codes < 0)
+    unknown = ~missing & (codes < 0)
     if missing.any():
-        stand_in = str(get_fill_value(column, missing))
-        texts = [text or stand_in for text in texts]
-    places = {name: place for place, name in enumerate(column.categories)}
-    for row, text in enumerate(texts):
-        if text not in places:
-            raise build_cell_error(column, row, f"is {text!r}, which is none of {list(column.categories)}")
-    codes = np.array([places[text] for text in texts])
-    return np.eye(len(places))[codes] if column.encoding == "onehot" else codes[:, None].astype(np.float64)
+        codes[missing] = get_fill_code(column, missing)
+    if unknown.any():
+        codes[unknown] = get_unknown_code(column, texts, unknown)
+    return spread_codes(column, codes), int(unknown.sum())
+
+
+def spread_codes(column: TableColumn, codes: Array) -> Array:
+    """Return indices as a column; or as 0 and 1 for each category, all 0 for `NO_CATEGORY`."""
+    if column.encoding == "index":
+        return codes[:, None]
+    return np.asarray(codes[:, None] == np.arange(len(column.categories)), np.float64)
+
+
+def get_fill_code(column: TableColumn, missing: Array) -> float:
+    """Return the index for missing cells: NaN where the graph is to treat them."""
+    stand_in = get_fill_value(column, missing)
+    return float(column.categories.index(str(stand_in))) if stand_in in column.categories else np.nan
+
+
+def get_unknown_code(column: TableColumn, texts: list[str], unknown: Array) -> float:
+    """Return the index for unknown categories; refuse them if the manifest says so, or has no stand-in."""
+    is_missing = column.unknown == "missing"
+    if is_missing and column.missing is not None:
+        return get_fill_code(column, unknown)
+    if column.unknown == "zeros" or (is_missing and column.encoding == "onehot"):
+        return NO_CATEGORY
+    row = int(unknown.argmax())
+    raise build_cell_error(column, row, f"is {texts[row]!r}, which is none of {list(column.categories)}")
+
+
+def count_unknown_categories(manifest: Manifest, counts: Mapping[str, int]) -> None:
+    """Count cells with unknown categories, in all and by column; what they hold is not written."""
+    for column, number in counts.items():
+        directive = emf.build_directive([UNKNOWN_METRIC], [["function"], ["function", "model", "column"]], "Count")
+        line = {
+            "_aws": {"Timestamp": time.time_ns() // 1_000_000, "CloudWatchMetrics": [directive]},
+            "function": emf.FUNCTION,
+            "model": manifest.name,
+            "version": str(manifest.version),
+            "column": column,
+            UNKNOWN_METRIC: number,
+        }
+        emf.write_line(msgspec.json.encode(line).decode() + "\n")
 
 
 def format_category(value: object) -> str:

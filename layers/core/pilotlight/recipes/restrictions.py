@@ -16,10 +16,10 @@ def check_restrictions(recipe: Recipe) -> Recipe:
             f"model.factory is {recipe.model.factory!r}, which is code; a recipe that is sent brings none. "
             "Train it where its file lies: pilotlight train RECIPE."
         )
-    for path in recipe.data.paths if isinstance(recipe.data, UserDataOptions) else ():
+    for key, path in recipe.data.all_paths if isinstance(recipe.data, UserDataOptions) else ():
         if not (is_in_store(path) or is_builtin_file(path)):
             raise InvalidInputError(
-                f"data.path is {path!r}, which the trainer cannot see; upload it and name it store:data/... or "
+                f"data.{key} is {path!r}, which the trainer cannot see; upload it and name it store:data/... or "
                 "s3://bucket/..., without another endpoint."
             )
     return recipe

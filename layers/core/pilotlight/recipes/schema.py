@@ -21,11 +21,13 @@ from pilotlight.errors import InvalidInputError
 from pilotlight.recipes.data_schema import (
     AugmentationOptions,
     BelowOne,
+    ClassMetric,
     Count,
     Data,
     Dropout,
     Layers,
     NotNegative,
+    NumberMetric,
     Options,
     Positive,
     Proportion,
@@ -252,10 +254,15 @@ LossOptions = Annotated[CrossEntropyOptions | MseOptions, Field(discriminator="n
 
 
 class StoppingOptions(Options):
-    """Stop after `patience` epochs in which the validation loss fell by no more than `min_delta`; keep the best."""
+    """Stop after `patience` epochs in which `metric` was not better by more than `min_delta`; keep the best.
+
+    `loss` is the validation loss, all others are metrics on the validation set: of classes, or of numbers and then in
+    the target's unit. Whether higher is better is known by name.
+    """
 
     patience: Count
     min_delta: Annotated[float, Field(ge=0)] = 0.0
+    metric: Literal["loss", ClassMetric, NumberMetric] = "loss"
 
 
 class CheckpointOptions(Options):
@@ -327,7 +334,9 @@ class Recipe(Options):
     schedule: ScheduleOptions
     loss: LossOptions | None = None  # cross-entropy for classes, the mean squared error for numbers
     batch_size: BatchSize
-    accumulation: Count = 1  # parts in which a batch is processed, for less memory and the same step
+    # Parts in which a batch is processed, for less memory and the same step; but for batch normalisation (`cnn`), which
+    # sees one part at a time, so that its steps differ from those of the whole batch.
+    accumulation: Count = 1
     clip_norm: Positive | None = None  # largest norm of the gradient, over all weights together
     ema: Annotated[float, Field(gt=0, lt=1)] | None = None  # decay of the weights' moving average, which is published
     precision: Literal["auto", "fp32", "bf16"] = "auto"

@@ -5,20 +5,37 @@ that decide whether the file may be served. It depends on no store and no versio
 """
 
 import mmap
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from pilotlight.errors import InvalidInputError
+from pilotlight.runtime import containment
 
 NEWEST_IR_VERSION, NEWEST_OPSET = 14, 28  # the newest that the pinned onnxruntime 1.32 reads
 SUPPORTED_DOMAINS = frozenset(
     {"", "ai.onnx", "ai.onnx.ml", "com.microsoft", "com.ms.internal.nhwc", "com.microsoft.nchwc"}
 )
 VARINT, I64, LEN, I32 = 0, 1, 2, 5  # wire types
+GRAPH_FIELD = 7  # of a ModelProto
 EXTERNAL_LOCATION = 1  # TensorProto.DataLocation
 ProtobufField = tuple[int, int | memoryview]
+
+
+class FieldSizeError(ValueError):
+    """A field of a message is longer than the message."""
+
+    def __init__(self, number: int, wire: int, missing: int) -> None:
+        super().__init__(f"field {number} of wire type {wire} does not fit into it")
+        self.number, self.missing = number, missing
+
+
+class CutOffError(ValueError):
+    """A file begins as an ONNX file and ends within its graph."""
+
+    def __init__(self, missing: int) -> None:
+        super().__init__(f"{missing:,} bytes are missing at its end")
+        self.missing = missing
 
 
 @dataclass(frozen=True)
@@ -40,8 +57,23 @@ def read_onnx_header(path: Path) -> OnnxHeader:
             return parse_model(memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)))
     except OSError as exc:
         raise InvalidInputError(f"Cannot read {path}: {exc.strerror}.") from exc
+    except CutOffError as exc:
+        size = path.stat().st_size
+        raise InvalidInputError(
+            f"{path} is not a whole ONNX file: it has {size:,} bytes of {size + exc.missing:,} or more; download or "
+            "export it again."
+        ) from exc
     except (ValueError, RecursionError) as exc:
         raise InvalidInputError(f"{path} is not an ONNX file: {exc}.") from exc
+
+
+def is_onnx_file(path: Path) -> bool:
+    """Return whether the file reads as an ONNX file, whatever its name."""
+    try:
+        read_onnx_header(path)
+    except InvalidInputError:
+        return False
+    return True
 
 
 def check_onnx_file(path: Path) -> OnnxHeader:
@@ -77,13 +109,11 @@ def check_onnx_file(path: Path) -> OnnxHeader:
 
 def check_weights_location(path: Path, location: str) -> None:
     """Refuse weights that are outside the folder of the file, or missing."""
-    folder = path.parent.resolve()
-    inside = (folder / location).resolve().is_relative_to(folder)  # resolves symbolic links, as opening the file would
-    if PurePosixPath(location).is_absolute() or re.match(r"[A-Za-z]:|\\", location) or not inside:
+    if not containment.is_contained(path.parent, location):
         raise InvalidInputError(
             f"{path} keeps weights at {location!r}, outside its own folder; save it with its weights beside it."
         )
-    if not (folder / location).is_file():
+    if not (path.parent / location).is_file():
         raise InvalidInputError(f"{path} keeps weights in {location!r}, which is not beside it; bring that file too.")
 
 
@@ -91,7 +121,7 @@ def parse_model(model: memoryview) -> OnnxHeader:
     """Parse a ModelProto; `ValueError` if it is not one."""
     ir_version, opsets, external_files, unranked_inputs = 0, dict[str, int](), list[str](), list[str]()
     operators, functions = set[tuple[str, str]](), set[tuple[str, str]]()
-    for number, value in iterate_fields(model):
+    for number, value in iterate_model_fields(model):
         if number == 1 and isinstance(value, int):
             ir_version = value
         elif number == 8:
@@ -112,6 +142,19 @@ def parse_model(model: memoryview) -> OnnxHeader:
         tuple(dict.fromkeys(external_files)),
         tuple(unranked_inputs),
     )
+
+
+def iterate_model_fields(model: memoryview) -> Iterator[ProtobufField]:
+    """Yield the fields of a ModelProto; `CutOffError` if it is a beginning of one: IR version and opset or producer."""
+    fields = dict[int, int | memoryview]()
+    try:
+        for number, value in iterate_fields(model):
+            fields[number] = value
+            yield number, value
+    except FieldSizeError as exc:
+        if exc.number == GRAPH_FIELD and isinstance(fields.get(1), int):
+            raise CutOffError(exc.missing) from exc
+        raise
 
 
 def parse_opset_import(value: int | memoryview) -> tuple[str, int]:
@@ -197,6 +240,16 @@ def decode_text(value: int | memoryview | None) -> str:
 
 def iterate_fields(message: int | memoryview) -> Iterator[ProtobufField]:
     """Yield the number and value of each field of a message, except fixed-size numbers; `ValueError` if cut off."""
+    return ((number, value) for number, value, wire in iterate_wire_fields(message) if wire in (VARINT, LEN))
+
+
+def iterate_all_fields(message: int | memoryview) -> Iterator[ProtobufField]:
+    """Yield the number and value of each field of a message; fixed-size numbers as their bytes."""
+    return ((number, value) for number, value, _ in iterate_wire_fields(message))
+
+
+def iterate_wire_fields(message: int | memoryview) -> Iterator[tuple[int, int | memoryview, int]]:
+    """Yield the number, value and wire type of each field of a message; `ValueError` if it is cut off."""
     if isinstance(message, int):
         raise ValueError("a message is a number")  # noqa: TRY004 - the file is wrong, not the caller
     offset, end = 0, len(message)
@@ -205,13 +258,12 @@ def iterate_fields(message: int | memoryview) -> Iterator[ProtobufField]:
         number, wire = key >> 3, key & 7
         if wire == VARINT:
             value, offset = read_varint(message, offset)
-            yield number, value
+            yield number, value, wire
             continue
         size, offset = read_varint(message, offset) if wire == LEN else ({I64: 8, I32: 4}.get(wire, end), offset)
         if offset + size > end:
-            raise ValueError(f"field {number} of wire type {wire} does not fit into it")
-        if wire == LEN:
-            yield number, message[offset : offset + size]
+            raise FieldSizeError(number, wire, offset + size - end)
+        yield number, message[offset : offset + size], wire
         offset += size
 
 

@@ -10,6 +10,7 @@ import shutil
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 import ctypes
+import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -22,8 +23,8 @@ import numpy as np
 import onnxruntime as ort
 
 from pilotlight.contracts.manifest import Datatype, TensorSpec
-from pilotlight.errors import InvalidInputError, ModelRefusedError
-from pilotlight.native.calls import NativeCalls
+from pilotlight.errors import InvalidInputError, ModelRefusedError, TooLargeError
+from pilotlight.native.calls import MAX_CAUSE_LENGTH, NativeCalls
 from pilotlight.runtime.datatypes import ORT_DATATYPES, Array
 from pilotlight.runtime.deferred_prepacking import DeferredPrepacking
 from pilotlight.runtime.environment_memory import DATA_LIMIT
@@ -33,8 +34,13 @@ EXTERNAL_DATA_ERROR = "External data path validation failed"  # in onnxruntime's
 BFLOAT16 = 16  # onnx.TensorProto.BFLOAT16
 MB_PER_VCPU = 1769  # of a Lambda function's memory (AWS, Lambda quotas)
 ONNXRUNTIME_VERSION: str = ort.__version__
+ERROR_CODE = re.compile(r"\[ONNXRuntimeError\] : \d+ : \w+ : |Non-zero status code returned while running ")
+NODE = re.compile(r"(\w+) node\. Name:('[^']*') Status Message: ")
+SOURCE_PLACE = re.compile(r"\S*/onnxruntime/\S*\.(?:cc|h):\d+ .*?\)(?: const)?(?: \[with [^\]]*\])? (?=[A-Z\w'{])")
+TENSOR_TYPE = re.compile(r"(?:optional\()?(tensor\(\w+\))\)?")  # an optional input takes a tensor
 MIN_MAPPED_BYTES = 4096  # a page; smaller weights stay in the graph
 RunOptions = Any  # onnxruntime.RunOptions, which has no types; setting `terminate` stops the run
+ort.set_default_logger_severity(4)  # as in `build_session_options`
 # onnxruntime's errors share no base class; pybind11 turns those of C++ into the last four.
 _STATE = vars(ort.capi.onnxruntime_pybind11_state)
 ORT_ERRORS: tuple[type[Exception], ...] = (
@@ -51,9 +57,16 @@ def build_run_error(cause: str) -> InvalidInputError:
     return InvalidInputError(f"The model refused the input: {cause}.")
 
 
+def clean_cause(cause: str) -> str:
+    """Remove from onnxruntime's message its code, and the place in its source, which say nothing to a caller."""
+    line = NODE.sub(r"\1 \2: ", ERROR_CODE.sub("", " ".join(cause.split())))
+    return SOURCE_PLACE.sub("", line).replace(" '':", ":").strip().rstrip(".")[:MAX_CAUSE_LENGTH]
+
+
 def build_open_error(cause: str) -> ModelRefusedError:
     """Build the error of a graph that does not open."""
-    reason = "it names weights that lie outside the files of its version" if EXTERNAL_DATA_ERROR in cause else cause
+    outside = "it names weights that lie outside the files of its version"
+    reason = outside if EXTERNAL_DATA_ERROR in cause else clean_cause(cause)
     return ModelRefusedError(f"onnxruntime {ONNXRUNTIME_VERSION} cannot open the graph: {reason}.")
 
 
@@ -68,6 +81,7 @@ class Session:
     get_native: Callable[[], Any]  # returns the onnxruntime.InferenceSession for the next run; it has no types
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
+    left_out: tuple[str, ...] = ()  # outputs that V2 has no type for, with theirs: sequences, maps
 
     def run(
         self, feeds: Mapping[str, Array], outputs: Sequence[str] | None = None, options: RunOptions | None = None
@@ -78,10 +92,15 @@ class Session:
         """
         names = list(outputs) if outputs is not None else [output.name for output in self.outputs]
         native = self.get_native()
-        if self.has_bfloat16:
-            return dict(zip(names, self._run_bfloat16(native, names, feeds, options), strict=True))
-        with RUNNING:
-            return dict(zip(names, native.run(names, feeds, options), strict=True))
+        try:
+            if self.has_bfloat16:
+                return dict(zip(names, self._run_bfloat16(native, names, feeds, options), strict=True))
+            with RUNNING:
+                return dict(zip(names, native.run(names, feeds, options), strict=True))
+        except InvalidInputError as exc:
+            if exc.__cause__ is None or isinstance(exc, TooLargeError):
+                raise
+            raise build_run_error(f"{clean_cause(str(exc.__cause__))} (sent: {describe_feeds(feeds)})") from exc
 
     def prepack_now(self) -> None:
         """Open the fast session now if that was deferred, and wait for it."""
@@ -104,6 +123,11 @@ class Session:
         with RUNNING:
             values = {name: to_ort_value(array, kinds.get(name)) for name, array in feeds.items()}
             return [to_numpy(value) for value in native.run_with_ort_values(names, values, options)]
+
+
+def describe_feeds(feeds: Mapping[str, Array]) -> str:
+    """Describe a request by the shapes of its inputs."""
+    return ", ".join(f"{name} {list(values.shape)}" for name, values in feeds.items()) or "no inputs"
 
 
 @RUNNING
@@ -144,7 +168,15 @@ def open_session(path: str, memory_mb: int = MB_PER_VCPU, *, quick: bool = False
     )
     native = get_native()
     with OPENING:
-        return Session(get_native, to_tensor_specs(native.get_inputs()), to_tensor_specs(native.get_outputs()))
+        return build_session(get_native, native)
+
+
+def build_session(get_native: Callable[[], Any], native: Any) -> Session:  # noqa: ANN401 - onnxruntime ships no types
+    """Build the session of an open graph; outputs that V2 cannot name are left out, unless there is no other."""
+    given = native.get_outputs()
+    named = [argument for argument in given if argument.type in ORT_DATATYPES]
+    left_out = tuple(f"{argument.name} {argument.type}" for argument in given if argument not in named)
+    return Session(get_native, to_tensor_specs(native.get_inputs()), to_tensor_specs(named or given), left_out)
 
 
 def open_with_prepacking(path: str, memory_mb: int) -> Callable[[], Any]:
@@ -213,7 +245,7 @@ def build_session_options(memory_mb: int, *, prepacked: bool = True) -> Any:  # 
     options.inter_op_num_threads = 1
     options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
     options.enable_cpu_mem_arena = False  # one large request would hold its memory for good
-    options.log_severity_level = 3  # log errors only; they are raised as well
+    options.log_severity_level = 4  # log nothing of errors: they are raised, and told in a sentence
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # would use CPU time of the next request
     if not prepacked:
         options.add_session_config_entry("session.disable_prepacking", "1")
@@ -228,7 +260,7 @@ def to_tensor_specs(arguments: Sequence[Any]) -> tuple[TensorSpec, ...]:
 def to_datatype(argument: Any) -> Datatype:  # noqa: ANN401 - onnxruntime ships no types
     """Return the V2 datatype of a graph's argument."""
     try:
-        return ORT_DATATYPES[argument.type]
+        return ORT_DATATYPES[TENSOR_TYPE.sub(r"\1", argument.type)]
     except KeyError:
         supported = ", ".join(ORT_DATATYPES)
         raise ModelRefusedError(f"{argument.name!r} is a {argument.type}; Pilotlight serves {supported}.") from None

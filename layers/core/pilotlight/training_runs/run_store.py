@@ -19,6 +19,7 @@ from datetime import UTC, datetime
 
 import msgspec
 
+from pilotlight.contracts.metric import METRICS
 from pilotlight.contracts.names import ModelReference
 from pilotlight.contracts.run import EpochRecord, PublishedVersion, RunState, RunStatus
 from pilotlight.errors import BrokenDocumentError, InvalidInputError, NotFoundError
@@ -142,15 +143,23 @@ def list_pictures(store: ObjectStore, run: str) -> list[str]:
 
 
 def find_best_epoch(epochs: Sequence[EpochRecord], min_delta: float = 0.0) -> EpochRecord | None:
-    """Find the epoch whose weights early stopping keeps: the last that lowered the validation loss enough."""
+    """Find the epoch whose weights early stopping keeps: the last that made what it monitors enough better."""
     best: EpochRecord | None = None
     for line in epochs:
-        loss = line.validation_loss
-        if loss is None or line.train_loss is None:
+        if line.validation_loss is None or line.train_loss is None:
             continue
-        if best is None or best.validation_loss is None or loss < best.validation_loss - min_delta:
+        if best is None or is_better_epoch(line, best, min_delta):
             best = line
     return best
+
+
+def is_better_epoch(epoch: EpochRecord, best: EpochRecord, min_delta: float) -> bool:
+    """Return whether an epoch is enough better than the best so far, by the validation loss or the metric named."""
+    name = epoch.monitored if epoch.monitored in METRICS else "loss"  # a newer job may know more metrics
+    found, former = (one.validation_loss if name == "loss" else one.monitored_value for one in (epoch, best))
+    if found is None or former is None:
+        return found is not None
+    return METRICS[name].is_better(found, former, min_delta)
 
 
 def parse_epoch(line: str, source: str) -> EpochRecord:

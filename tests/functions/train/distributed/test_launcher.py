@@ -17,6 +17,7 @@ from functions.train.distributed.launcher import (
     launch_processes,
     report_exit_code,
 )
+from functions.train.fault_recovery import FAULT
 from pilotlight.errors import InvalidInputError
 from tests.functions.train.conftest import TINY
 from tests.functions.train.training_process import Process, until
@@ -124,7 +125,7 @@ def test_processes_are_killed_and_stopped_and_fewer_go_on(tmp_path: Path, capsys
     job.reach(killed, 2)
     os.kill(worker(killed.pid), signal.SIGKILL)
     out, err = killed.communicate()
-    assert (killed.returncode, out) == (1, ""), err
+    assert (killed.returncode, out) == (75, ""), err  # there is a checkpoint, and it is the first such fault
     stopped = job.start()
     job.reach(stopped, job.steps()[-1] + 2)
     stopped.send_signal(signal.SIGTERM)
@@ -138,7 +139,85 @@ def test_processes_are_killed_and_stopped_and_fewer_go_on(tmp_path: Path, capsys
     assert f"goes on after step {last}" in err
 
 
-def worker(agent: int) -> int:
-    """The last of torchrun's processes: not the lead."""
-    command = ["ps", "--no-headers", "-o", "pid", "--ppid", str(agent)]
-    return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()[-1])
+def worker(agent: int, place: int = -1) -> int:
+    """One of torchrun's processes, the last unless told otherwise; the first is the lead."""
+    command = ["ps", "--no-headers", "-o", "pid", "--ppid", str(agent), "--sort", "pid"]
+    return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()[place])
+
+
+@pytest.mark.parametrize("place", [0, -1], ids=["lead", "worker"])
+def test_run_that_lost_a_process_ends_with_the_weights_of_an_unbroken_one(place: int, tmp_path: Path) -> None:
+    broken, unbroken = Process(tmp_path / "broken", steps=3), Process(tmp_path / "unbroken", steps=3)
+    for job in (broken, unbroken):
+        job.also("--processes", "2")
+    killed = broken.start()
+    broken.reach(killed, 3)
+    os.kill(worker(killed.pid, place), signal.SIGKILL)
+    out, err = killed.communicate()
+    assert (killed.returncode, out) == (75, ""), err
+    assert "The run goes on from its checkpoint of step" in err
+    for job in (broken, unbroken):
+        finished = job.start()
+        out, err = finished.communicate()
+        assert (finished.returncode, out) == (0, "tiny:1\n"), err
+    assert broken.weights() == unbroken.weights()
+
+
+@pytest.mark.parametrize(
+    ("codes", "agent", "expected"),
+    [
+        ({0: FAULT, 1: FAULT}, FAULT, FAULT),
+        ({0: FAULT}, 137, FAULT),  # the other was killed, and the lead lost it
+        ({}, 137, 137),  # the lead was killed
+        ({0: FAULT, 1: 1}, 1, 1),  # the other's program failed, and the lead lost it by that
+        ({0: FAULT, 1: 2}, 1, 2),
+        ({0: FAULT}, 1, 1),  # the other raised what nobody expected
+        ({0: 0, 1: 0}, 0, 0),
+        ({0: 75, 1: 75}, 0, 75),
+        ({0: 0}, 137, 0),  # killed after the version was published
+    ],
+)
+def test_own_failures_count_and_not_that_others_lost_a_process(
+    codes: dict[int, int], agent: int, expected: int
+) -> None:
+    assert launcher.combine_exit_codes(codes, agent) == expected
+
+
+@pytest.mark.parametrize(
+    ("exit_codes", "expected"),
+    [
+        ([-9], 137),
+        ([-9, -15], 137),
+        ([-15, -6], 134),
+        ([FAULT, -9], FAULT),
+        ([1, -15], 1),
+        ([FAULT, 1], 1),
+        ([-15], 143),
+    ],
+)
+def test_how_processes_failed(exit_codes: list[int], expected: int) -> None:
+    assert launcher.summarize_failures(exit_codes) == expected
+
+
+@pytest.mark.parametrize("node", [0, 1])
+def test_main_machine_alone_decides_on_a_fault(node: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(launcher, "run_torchrun_agent", lambda *_: 137)
+    monkeypatch.setattr(launcher, "name_network_interface", lambda *_: None)
+    for name in (EXIT_FILE, "TORCH_ELASTIC_SHUTDOWN_TIMEOUT", "OMP_NUM_THREADS"):
+        monkeypatch.setenv(name, "1")
+    layout = ClusterLayout(1, nodes=2, node_rank=node)
+    assert launch_processes(layout, [], lambda reason: asked.append(reason) or 75) == (1 if node else 75)
+    assert asked == ([] if node else ["a process was ended by signal 9"])
+
+
+def test_lack_of_memory_is_told_and_not_retried(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kills = iter([3, 4])
+    monkeypatch.setattr(launcher, "count_oom_kills", lambda: next(kills))
+    monkeypatch.setattr(launcher, "run_torchrun_agent", lambda *_: 137)
+    for name in (EXIT_FILE, "TORCH_ELASTIC_SHUTDOWN_TIMEOUT", "OMP_NUM_THREADS"):
+        monkeypatch.setenv(name, "1")
+    assert launch_processes(ClusterLayout(2), [], lambda _: 75) == 1
+    assert "killed for lack of memory" in capsys.readouterr().err

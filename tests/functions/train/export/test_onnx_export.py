@@ -13,7 +13,7 @@ from torch import nn
 from functions.train.data.split import Splits
 from functions.train.errors import ExportError, GoldenError, ParityError
 from functions.train.export import golden, onnx_export, parity
-from functions.train.training.trainer import predict_outputs
+from functions.train.training.prediction import predict_outputs
 from pilotlight.contracts.codec import decode_document, encode_document
 from pilotlight.contracts.manifest import TensorSpec
 from pilotlight.errors import InvalidInputError

@@ -17,7 +17,8 @@ from functions.train.export import parity
 from functions.train.export.onnx_export import export_onnx
 from functions.train.models import build
 from functions.train.models.transformer import PatchSplitter, SelfAttention
-from functions.train.training.trainer import predict_outputs, seed_torch
+from functions.train.training.prediction import predict_outputs
+from functions.train.training.trainer import seed_torch
 from pilotlight.contracts.manifest import TensorSpec
 from pilotlight.errors import InvalidInputError
 from pilotlight.recipes.schema import load_recipe

@@ -40,16 +40,49 @@ def test_schedule_of_one_step() -> None:
 
 @given(st.integers(1, 300), st.floats(0, 0.99), st.floats(0.01, 0.99), st.floats(0.01, 0.99))
 def test_other_schedules_in_closed_form(steps: int, warmup: float, every: float, last: float) -> None:
-    warm, length = round(warmup * steps), max(1, round(every * steps))
+    warm, share = round(warmup * steps), every * steps
     after = [(step - warm, max(1, steps - 1 - warm)) for step in range(warm, steps)]
     closed: dict[ScheduleOptions, list[float]] = {
         ConstantOptions(name="constant", warmup=warmup): [1.0 for _ in after],
-        StepOptions(name="step", warmup=warmup, every=every, gamma=last): [last ** (s // length) for s, _ in after],
+        StepOptions(name="step", warmup=warmup, every=every, gamma=last): [
+            last ** sum(share * k < s + 0.5 for k in range(1, math.ceil(1 / every) + 1)) for s, _ in after
+        ],
         ExponentialOptions(name="exponential", warmup=warmup, floor=last): [last ** (s / way) for s, way in after],
     }
     for options, expected in closed.items():
         factors = [compute_rate_factor(options, step, steps) for step in range(steps)]
         assert factors == pytest.approx([(step + 1) / warm for step in range(warm)] + expected)
+
+
+@pytest.mark.parametrize(
+    ("every", "drops"), [(0.25, 3), (0.1, 9), (0.3, 3), (0.4, 2), (0.5, 1), (0.33, 3), (0.9, 1), (0.999, 1)]
+)
+def test_number_of_drops_is_that_of_the_share_whatever_the_steps(every: float, drops: int) -> None:
+    options = StepOptions(name="step", every=every, gamma=0.5)
+    for steps in [*range(math.ceil(1 / every) * 2, 200), 1000, 4321]:
+        factors = [compute_rate_factor(options, step, steps) for step in range(steps)]
+        last = drops if every * drops < 1 - 0.5 / steps else drops - 1  # a drop within the last half step has no step
+        assert round(-math.log2(factors[-1])) == last
+        assert len(set(factors)) == last + 1
+        assert factors == sorted(factors, reverse=True)
+        for number in range(1, last + 1):  # each at its own place, within half a step
+            first = factors.index(0.5**number)
+            assert abs(first - number * every * steps) <= 0.5 + 1e-9
+
+
+def test_a_quarter_drops_three_times_over_6_10_and_18_steps() -> None:
+    options = StepOptions(name="step", every=0.25, gamma=0.1)
+    for steps in (3, 4, 5, 6, 10, 18, 1001):
+        assert compute_rate_factor(options, steps - 1, steps) == pytest.approx(0.1**3)
+
+
+@given(st.integers(2, 400), st.floats(0, 0.99))
+def test_warm_up_is_its_share_within_half_a_step_and_ends_at_the_whole_rate(steps: int, warmup: float) -> None:
+    for options in (ConstantOptions(name="constant", warmup=warmup), CosineOptions(name="cosine", warmup=warmup)):
+        factors = [compute_rate_factor(options, step, steps) for step in range(steps)]
+        whole = next(step for step, factor in enumerate(factors) if factor == 1.0)
+        assert abs(max(whole + 1, 1) - max(1, warmup * steps)) <= 0.5 + 1e-9 or whole == 0
+    assert compute_rate_factor(ExponentialOptions(name="exponential", warmup=warmup, floor=0.01), steps - 1, steps) <= 1
 
 
 def test_exponential_falls_by_one_ratio() -> None:

@@ -14,8 +14,9 @@ from functions.train.data.split import Splits
 from functions.train.models.build import build_model
 from functions.train.training import precision
 from functions.train.training.optimiser import OPTIMISERS
+from functions.train.training.prediction import predict_outputs
 from functions.train.training.step import ExponentialMovingAverage, StepResult, TrainStep
-from functions.train.training.trainer import predict_outputs, seed_torch, train_model
+from functions.train.training.trainer import seed_torch, train_model
 from functions.train.training.training_history import EarlyStopping
 from pilotlight.recipes.schema import Recipe
 from tests.functions.train.conftest import tiny_recipe

@@ -12,7 +12,8 @@ from functions.train.data.split import Splits
 from functions.train.errors import DivergedError
 from functions.train.evaluation.metrics import score_outputs
 from functions.train.models import build
-from functions.train.training.trainer import compute_learning_rates, predict_outputs, seed_torch, train_model
+from functions.train.training.prediction import predict_outputs
+from functions.train.training.trainer import compute_learning_rates, seed_torch, train_model
 from functions.train.training.training_history import EarlyStopping, EpochMetrics, TrainingHistory
 from pilotlight.recipes.schema import CosineOptions, Recipe, StoppingOptions
 from tests.functions.train.conftest import tiny_recipe
