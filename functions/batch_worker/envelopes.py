@@ -1,7 +1,7 @@
 """Take messages out of the envelopes in which AWS's services deliver them, and tell what is only chatter.
 
     SNS                  {"Type": "Notification", "TopicArn", "Message"}, unless its delivery is raw
-    Lambda destinations  {"requestContext", "requestPayload", "responsePayload"}: the request of what failed, else the answer
+    Lambda destinations  {"requestContext", "requestPayload", "responsePayload"}: the answer, or what failed
     SQS, S3, SNS         {"Records": [...]}: each of them
     EventBridge          {"source", "detail-type", "detail"}
 
@@ -39,7 +39,7 @@ class Letter(Struct, frozen=True):
     chatter: str = ""
 
 
-def open_message(body: bytes, attributes: Mapping[str, str] = {}, key: str = "", depth: int = 0) -> Iterator[Letter]:  # noqa: B006 - it is not changed
+def open_message(body: bytes, attributes: Mapping[str, str] = {}, key: str = "", depth: int = 0) -> Iterator[Letter]:
     """Yield what is in the body of a message: usually the body itself."""
     content = parse_envelope(body) if depth < MAX_DEPTH else None
     letters = open_event(content, key, depth) if content is not None else None
@@ -53,11 +53,11 @@ def open_event(content: Mapping[str, Any], key: str = "", depth: int = 0) -> Ite
     """Open an event; return None for one that is no envelope."""
     if content.get("Event") == "s3:TestEvent":
         return iter((Letter(chatter="s3:TestEvent"),))
-    if SNS_KEYS <= content.keys():
+    if content.keys() >= SNS_KEYS:
         return open_topic_message(content, depth)
-    if DESTINATION_KEYS <= content.keys() and isinstance(content["requestContext"], Mapping):
+    if content.keys() >= DESTINATION_KEYS and isinstance(content["requestContext"], Mapping):
         return open_destination(content, key, depth)
-    if EVENT_KEYS <= content.keys():
+    if content.keys() >= EVENT_KEYS:
         return iter((classify_bus_event(content),))
     records = content.get("Records")
     if isinstance(records, list) and records and all(get_source(each) for each in records):
@@ -103,7 +103,7 @@ def open_records(records: list[Mapping[str, Any]], depth: int) -> Iterator[Lette
             name = str(record.get("eventName")).removeprefix("s3:")
             is_created = name.startswith("ObjectCreated:")
             yield Letter(notification=record) if is_created else Letter(chatter=f"S3 {name}"[:100])
-        elif source == "aws:sns" and isinstance(record.get("Sns"), Mapping) and SNS_KEYS <= record["Sns"].keys():
+        elif source == "aws:sns" and isinstance(record.get("Sns"), Mapping) and record["Sns"].keys() >= SNS_KEYS:
             yield from open_topic_message(record["Sns"], depth)
         elif source == "aws:sqs":
             yield from open_message(
