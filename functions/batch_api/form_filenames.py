@@ -1,8 +1,8 @@
-"""File names in multipart forms as clients write them, beside plain UTF-8.
+r"""File names in multipart forms as clients write them, beside plain UTF-8.
 
     filename*=UTF-8''%C5%BElu%C5%A5.jsonl      RFC 5987, of Java's and older .NET's clients
     filename="=?UTF-8?B?xb5sdcWl?="            RFC 2047, of mail libraries
-    filename="C:\\Users\\me\\a.jsonl"             the whole path
+    filename="C:\Users\me\a.jsonl"                the whole path
 
 The name is only shown; nothing is stored under it.
 """

@@ -29,9 +29,9 @@ from pilotlight.api.http import JSON, Request, Response
 from pilotlight.api.router import Endpoint, ErrorFormatter, Router
 from pilotlight.api.schemas.registry import parse_path_version
 from pilotlight.api.schemas.request_body import Body
+from pilotlight.api.text_encoding import convert_to_utf8
 from pilotlight.api.usage_log import UsageLog
 from pilotlight.contracts.names import check_alias, check_name
-from pilotlight.api.text_encoding import convert_to_utf8
 from pilotlight.errors import InvalidInputError, NotFoundError, TooLargeError
 
 TypedEndpoint = Callable[..., Response]

@@ -20,8 +20,8 @@ import numpy as np
 from pilotlight.contracts.manifest import Datatype
 from pilotlight.runtime.datatypes import NUMPY_DTYPES, Array
 
-# The largest numbers that are still rounded to the largest of each datatype, which tools write as 3.4028235e38 for FP32:
-# from half a step beyond it on, they would be rounded to infinity.
+# The largest numbers that are rounded to the largest of each datatype, which tools write as 3.4028235e38 for FP32: from
+# half a step beyond it on, they would be rounded to infinity.
 LARGEST_NUMBERS: dict[Datatype, float] = {
     "FP16": math.nextafter(65_504.0 + 16.0, 0.0),
     "FP32": math.nextafter(float(np.finfo(np.float32).max) + 2.0**103, 0.0),

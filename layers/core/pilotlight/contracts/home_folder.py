@@ -1,4 +1,4 @@
-"""Expand `~` at the start of a path as a shell does, also where none has: in a variable, a recipe, after an equals sign."""
+"""Expand `~` at the start of a path as a shell does, also where none has: in a variable, a recipe, behind `=`."""
 
 import os.path
 

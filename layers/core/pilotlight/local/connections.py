@@ -351,7 +351,7 @@ def drop_upgrade(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, by
     for name, value in headers:
         if name == b"connection":
             options = [option.strip() for option in value.split(b",")]
-            value = b", ".join(option for option in options if option.lower() not in UPGRADE_HEADERS)  # noqa: PLW2901
+            value = b", ".join(option for option in options if option.lower() not in UPGRADE_HEADERS)
         if name not in UPGRADE_HEADERS and (value or name != b"connection"):
             kept.append((name, value))
     return kept

@@ -16,8 +16,8 @@ import yaml
 from pydantic import Discriminator, Field, Tag, ValidationError, ValidationInfo, field_validator, model_validator
 
 from pilotlight.contracts.capture_policy import CaptureExtent, CapturePolicy, Treatment
-from pilotlight.contracts.names import NAME_PATTERN, RESERVED_NAMES
 from pilotlight.contracts.home_folder import expand_home
+from pilotlight.contracts.names import NAME_PATTERN, RESERVED_NAMES
 from pilotlight.errors import InvalidInputError
 from pilotlight.recipes.data_schema import (
     AugmentationOptions,
