@@ -136,8 +136,8 @@ def test_a_file_whose_name_leaves_no_room_is_answered_under_its_hash(
         ("a\u2029b", "U+2029"), ("a\ud800", "U+D800"), ("../a", "one of dots"), ("a/../../b", "one of dots"),
         ("..\\a", "one of dots"), ("a\\..\\..\\models\\b", "one of dots"), ("a/..\\b", "one of dots"),
         ("\\\\host\\a", "an empty part"), ("a//b", "an empty part"), ("/a", "an empty part"),
-        ("./a", "one of dots"), ("long-names/a", "hold the answers to others"), 
-        ("messages/a", "hold the answers to others"),
+        ("./a", "one of dots"), ("long-names/a", "hold answers to others"),
+        ("messages/a", "hold answers to others"),
     ],
 )  # fmt: skip
 def test_a_name_that_is_a_trap_is_refused_in_a_sentence(place: Place, name: str, says: str) -> None:
