@@ -1,7 +1,7 @@
 """Take messages out of the envelopes in which AWS's services deliver them, and tell what is only chatter.
 
     SNS                  {"Type": "Notification", "TopicArn", "Message"}, unless its delivery is raw
-    Lambda destinations  {"requestContext", "requestPayload", "responsePayload"}: the request of what failed, else the answer
+    Lambda destinations  {"requestContext", "requestPayload", "responsePayload"}: the answer, or what failed
     SQS, S3, SNS         {"Records": [...]}: each of them
     EventBridge          {"source", "detail-type", "detail"}
 

@@ -42,7 +42,6 @@ MAX_PART_BYTES = 235  # of a disk's 255 for the name of a file, with `.results.j
 # Categories of characters that no name may have: controls, ends of lines, halves of characters. Everything else is a
 # name somewhere: macOS writes 10.32.07\u202fAM and decomposed accents, emoji are joined by characters without width.
 REFUSED_CATEGORIES = frozenset({"Cc", "Zl", "Zp", "Cs"})
-FOLDERS_OF_OTHERS = (MESSAGES_FOLDER, RESULTS_FOLDER, LONG_NAMES_FOLDER)
 INBOX_FORMAT = InboxFormat()
 OWN_FOLDER_SUFFIX = ".results"  # of a folder that is named by a file's whole name
 # Objects in a folder that the inbox could name too: the parts of a result, the lines of a converted table.
@@ -197,6 +196,9 @@ def parse_inbox_uri(store_url: str, uri: str) -> InboxFile:
     refused = next((sign for sign in inbox_file.path if unicodedata.category(sign) in REFUSED_CATEGORIES), None)
     if refused is not None:
         raise InvalidInputError(f"{uri!r} is refused: its path has the control character U+{ord(refused):04X}.")
-    if f"outbox/{name_results(inbox_file.path.removeprefix('inbox/'))}/".startswith(FOLDERS_OF_OTHERS):
-        raise InvalidInputError(f"{uri!r} is refused: {', '.join(FOLDERS_OF_OTHERS)} hold the answers to others.")
+    results = f"outbox/{name_results(inbox_file.path.removeprefix('inbox/'))}/"
+    if results.startswith((MESSAGES_FOLDER, RESULTS_FOLDER, LONG_NAMES_FOLDER)):
+        raise InvalidInputError(
+            f"{uri!r} is refused: {MESSAGES_FOLDER}, {RESULTS_FOLDER} and {LONG_NAMES_FOLDER} hold answers to others."
+        )
     return inbox_file

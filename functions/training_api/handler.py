@@ -15,6 +15,7 @@ from pilotlight.api.call_cost import CostMeter
 from pilotlight.api.openai_errors import to_openai_error
 from pilotlight.api.powertools_router import ResolverRouter
 from pilotlight.api.usage_log import UsageLog, create_usage_log
+from pilotlight.contracts.home_folder import expand_home
 from pilotlight.observability import correlation
 from pilotlight.settings import Settings
 from pilotlight.storage.object_store import ObjectStore, open_store
@@ -51,7 +52,7 @@ def build_launcher(settings: Settings) -> Launcher:
         settings.training_queue or find_spec(TRAIN_MODULE) is None
     ):  # as in Lambda's package, which contains this function alone
         return NoLauncher()
-    return LocalLauncher(settings.store, Path(settings.trainings))
+    return LocalLauncher(settings.store, Path(expand_home(settings.trainings)))
 
 
 def build_training_api(settings: Settings, store: ObjectStore | None = None) -> TrainingApi:

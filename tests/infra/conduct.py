@@ -266,6 +266,7 @@ def only_files_of_the_inbox_are_read() -> Iterator[str]:
         "s3://other/prefix/inbox/x", "s3://bucket/inbox/x", f"{STORE}x/inbox/y", "/etc/passwd", "file:///etc/passwd",
         "models/x", "http://169.254.169.254/latest/meta-data", f"{STORE}/inbox/a\nb", f"{STORE}/inbox/a\x00",
         f"{STORE}/inbox/messages/one.jsonl", f"{STORE}/inbox/batches/0/a.jsonl", f"{STORE}/%69nbox/x",
+        f"{STORE}/inbox/long-names/a.csv", f"{STORE}/inbox/a\\..\\..\\models\\x", f"{STORE}/inbox/a\u2028b",
     ):  # fmt: skip
         if accepted(lambda each: inbox_file.parse_inbox_uri(STORE, each), uri):
             yield f"{uri!r} is read"
@@ -518,17 +519,22 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation(only_files_of_the_inbox_are_read, inbox_file, "parse_inbox_uri", '("", ".", "..")', '(".", "..")'),
     Mutation(
         only_files_of_the_inbox_are_read, inbox_file, "parse_inbox_uri",
-        "not inbox_file.path.isprintable()", "False",
+        "refused is not None", "False",
     ),
     Mutation(
         only_files_of_the_inbox_are_read, inbox_file, "parse_inbox_uri",
-        "(MESSAGES_FOLDER, RESULTS_FOLDER)", "RESULTS_FOLDER",
+        "(MESSAGES_FOLDER, RESULTS_FOLDER,", "(RESULTS_FOLDER,",
     ),
     Mutation(
         only_files_of_the_inbox_are_read, inbox_file, "parse_inbox_uri",
-        "(MESSAGES_FOLDER, RESULTS_FOLDER)", "MESSAGES_FOLDER",
+        "RESULTS_FOLDER, LONG_NAMES_FOLDER)", "LONG_NAMES_FOLDER)",
     ),
-    Mutation(results_lie_in_the_outbox, inbox_file, "InboxFile", 'f"outbox/{name_results', 'f"{name_results'),
+    Mutation(
+        only_files_of_the_inbox_are_read, inbox_file, "parse_inbox_uri",
+        "RESULTS_FOLDER, LONG_NAMES_FOLDER)", "RESULTS_FOLDER)",
+    ),
+    Mutation(only_files_of_the_inbox_are_read, inbox_file, "parse_inbox_uri", 're.split(r"[/', 're.split(r"[|'),
+    Mutation(results_lie_in_the_outbox, inbox_file, "InboxFile", 'return f"outbox/{inner}"', "return inner"),
     Mutation(
         answers_to_messages_have_names_of_their_own, message_handler, "to_object_name",
         "[A-Za-z0-9._-]{0,127}", ".{0,127}",

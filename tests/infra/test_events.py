@@ -10,7 +10,8 @@ import pytest
 from cfnlint.decode import cfn_yaml
 
 from functions.batch_api import batches
-from functions.batch_worker.events import OBJECT_CREATED, FileEvent, parse_bus_event
+from functions.batch_worker.envelopes import OBJECT_CREATED
+from functions.batch_worker.events import FileEvent, parse_bus_event
 from functions.batch_worker.outbound_messages import SOURCE
 from pilotlight.aws.eventbridge import INFERENCE_DETAIL_TYPE
 

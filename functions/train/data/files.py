@@ -12,6 +12,7 @@ from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 from urllib.parse import unquote, urlsplit
 
+from pilotlight.contracts.home_folder import expand_home
 from pilotlight.errors import InvalidInputError, NotFoundError, StoreError
 from pilotlight.storage.download import download_object
 from pilotlight.storage.object_store import ObjectStore, open_store
@@ -91,6 +92,7 @@ def find_files(
 
 def list_path_files(path: str, data_root: DataRoot, extensions: Sequence[str]) -> Iterator[DataFile]:
     """List the files that one path names, in any order."""
+    path = expand_home(path)
     if path.startswith("store:"):
         if data_root.store is None:
             raise InvalidInputError(f"data.path is {path}, and there is no store to take it from.")

@@ -18,6 +18,12 @@ from pilotlight.observability import correlation
         ({"x-correlation-id": "a\nb"}, "gateway"),
         ({"x-correlation-id": "x" * 129}, "gateway"),
         ({"x-correlation-id": ""}, "gateway"),
+        ({"x-correlation-id": "a b"}, "gateway"),
+        ({"x-correlation-id": "a\\nb"}, "gateway"),
+        ({"x-correlation-id": "ž"}, "gateway"),
+        ({"x-correlation-id": "{6F9619FF-8B86-D011-B42D-00CF4FC964FF}"}, "{6F9619FF-8B86-D011-B42D-00CF4FC964FF}"),
+        ({"x-correlation-id": "|7e3a.1_2.", "x-request-id": "other"}, "|7e3a.1_2."),  # .NET's hierarchical ids
+        ({"x-request-id": "urn:uuid:f81d4fae?a=1&b=2#%20~'(x)*!,$"}, "urn:uuid:f81d4fae?a=1&b=2#%20~'(x)*!,$"),
     ],
 )
 def test_the_callers_id_goes_first_unless_it_could_forge_a_line(headers: dict[str, str], expected: str) -> None:

@@ -602,3 +602,67 @@ def test_documents_that_are_not_there_or_do_not_read(place: Place) -> None:
         place.store.put(key, b"[]")
         status, said = place.ask(method, path)
         assert (status, said["error"]["message"]) == (503, f"{key} is not a {kind}: Expected `object`, got `array`.")
+
+
+@pytest.mark.parametrize(
+    ("disposition", "name"),
+    [
+        ('filename="a.jsonl"', "a.jsonl"),
+        ("filename*=UTF-8''%C5%BElu%C5%A5%20b.jsonl", "žluť b.jsonl"),
+        ("filename=\"zlut.jsonl\"; filename*=utf-8'cs'%C5%BElu%C5%A5.jsonl", "žluť.jsonl"),
+        ("filename*=iso-8859-1''%A3.jsonl", "£.jsonl"),
+        ('filename="=?UTF-8?B?xb5sdcWlLmpzb25s?="', "žluť.jsonl"),
+        ('filename="=?utf-8?Q?=C5=BElu=C5=A5.jsonl?="', "žluť.jsonl"),
+        ('filename="žluť 日本 👩\u200d💻 10.32.07\u202fAM.jsonl"', "žluť 日本 👩\u200d💻 10.32.07\u202fAM.jsonl"),
+        ('filename="u\u0308ber+%.jsonl"', "u\u0308ber+%.jsonl"),
+        ('filename="C:\\Users\\new\\a.jsonl"', "a.jsonl"),
+        ('filename="../../etc/passwd"', "passwd"),
+        ('filename="a%22b.jsonl"', 'a"b.jsonl'),
+        ("filename=a.jsonl", "a.jsonl"),
+        ('filename=""', "file"),
+    ],
+)
+def test_a_file_keeps_its_name_however_it_is_written(place: Place, disposition: str, name: str) -> None:
+    status, found = upload_as(place, disposition.encode())
+    assert (status, found["filename"]) == (200, name)
+    assert place.ask("GET", f"/v1/files/{found['id']}")[1]["filename"] == name
+
+
+def test_a_name_in_a_western_charset(place: Place) -> None:
+    status, found = upload_as(place, 'filename="Müller.jsonl"'.encode("latin-1"))
+    assert (status, found["filename"]) == (200, "Müller.jsonl")
+
+
+@pytest.mark.parametrize(
+    ("disposition", "says"),
+    [
+        ('filename="a\x00b"', "has a control character"),
+        ("filename*=UTF-8''a%0Ab", "has a control character"),
+        ("filename*=UTF-8''%FF.jsonl", "does not decode"),
+        ("filename*=klingon''a", "does not decode"),
+        ('filename="=?klingon?B?eA==?="', "does not decode"),
+    ],
+)
+def test_a_name_that_is_none_is_told(place: Place, disposition: str, says: str) -> None:
+    status, said = upload_as(place, disposition.encode())
+    assert (status, says in said["error"]["message"]) == (400, True)
+
+
+def test_a_form_whose_fields_are_not_utf_8_is_read(place: Place) -> None:
+    status, found = upload_as(place, b'filename="a.jsonl"', purpose=b"M\xfcller")
+    assert (status, found["purpose"]) == (200, "Müller")
+
+
+def upload_as(place: Place, disposition: bytes, purpose: bytes = b"batch") -> tuple[int, Any]:
+    head = b'--b\r\nContent-Disposition: form-data; name="purpose"\r\n\r\n' + purpose
+    file = b'\r\n--b\r\nContent-Disposition: form-data; name="file"; ' + disposition + b"\r\n\r\n{}\r\n--b--\r\n"
+    return place.ask("POST", "/v1/files", head + file, {"content-type": "multipart/form-data; boundary=b"})
+
+
+def test_a_body_may_begin_with_a_byte_order_mark(place: Place) -> None:
+    mark = "\ufeff".encode()
+    body = mark + b'{"filename": "a", "purpose": "batch", "bytes": 3}'
+    assert place.ask("POST", "/v1/uploads", body)[0] == 200
+    ordered = place.order(mark + calls(2))
+    place.work()
+    assert place.show(ordered["id"])["status"] == "completed"

@@ -18,6 +18,7 @@ from PIL import Image as Pillow
 
 from functions.batch_worker import caution, file_job, handler, record_reader
 from functions.batch_worker.inbox_file import InboxFile, name_results, parse_inbox_uri
+from functions.batch_worker.inputs import BYTE_ORDER_MARK
 from pilotlight.api.request_context import RequestContext
 from pilotlight.contracts.batch import BatchRequest, FileProgress
 from pilotlight.contracts.codec import encode_document
@@ -101,10 +102,10 @@ def test_a_recorded_notification_of_s3_is_answered(bucket_url: str) -> None:
 @pytest.mark.parametrize(
     "name",
     [
-        "a b", "a+b", "ü", "a%20b", "a#b", "a?b", "a~b", "a*b", "{a}", 'a"b', "a&b=c", "日本", "a:b", "a'b", "a%b", "a\\b",
-        "Screenshot 10.32.07\u202fAM", "u\u0308ber", "👩\u200d💻", "a\u00a0b", "\ufeffa", "מ\u200fb", "\uf022a", "\u3000a",
-        "-a", "a.", " a ", "a;b", "$(a)", "<a>", "a|b", "a^`b", "a@b,c", "ａ", "\U0001fae9", "%00", "a\u00adb", "CON",
-        "日" * 70, "a" * 229,
+        "a b", "a+b", "ü", "a%20b", "a#b", "a?b", "a~b", "a*b", "{a}", 'a"b', "a&b=c", "日本", "a:b", "a'b", "a%b",
+        "Screenshot 10.32.07\u202fAM", "u\u0308ber", "👩\u200d💻", "a\u00a0b", "\ufeffa", "מ\u200fb", "\uf022a",
+        "-a", "a.", " a ", "a;b", "$(a)", "<a>", "a|b", "a^`b", "a@b,c", "\uff41", "\U0001fae9", "%00", "a\u00adb",
+        "CON", "\u3000a", "a\\b", "日" * 70, "a" * 229,
     ],
 )  # fmt: skip
 def test_a_file_may_have_any_name(name: str, bucket_url: str, tmp_path: Path) -> None:
@@ -141,9 +142,10 @@ def test_a_file_whose_name_leaves_no_room_is_answered_under_its_hash(
     [
         ("a\nb", "U+000A"), ("a\x00", "U+0000"), ("a\x7f", "U+007F"), ("a\x9b", "U+009B"), ("a\u2028b", "U+2028"),
         ("a\u2029b", "U+2029"), ("a\ud800", "U+D800"), ("../a", "one of dots"), ("a/../../b", "one of dots"),
-        ("..\\a", "one of dots"), ("a\\..\\..\\models\\b", "one of dots"), ("a/..\\b", "one of dots"), ("./a", "one of dots"),
+        ("..\\a", "one of dots"), ("a\\..\\..\\models\\b", "one of dots"), ("a/..\\b", "one of dots"),
         ("\\\\host\\a", "an empty part"), ("a//b", "an empty part"), ("/a", "an empty part"),
-        ("long-names/a", "hold the answers to others"), ("messages/a", "hold the answers to others"),
+        ("./a", "one of dots"), ("long-names/a", "hold answers to others"),
+        ("messages/a", "hold answers to others"),
     ],
 )  # fmt: skip
 def test_a_name_that_is_a_trap_is_refused_in_a_sentence(place: Place, name: str, says: str) -> None:
@@ -583,9 +585,7 @@ def test_lines_are_what_they_are_however_the_bytes_come(texts: list[bytes], size
     found = list(record_reader.split_lines(chunks))
     kept = whole.split(b"\n") if whole else []
     kept = kept[:-1] if kept and not kept[-1] else kept
-    assert [line.data for line in found] == [
-        text.removeprefix(record_reader.BYTE_ORDER_MARK) if place == 0 else text for place, text in enumerate(kept)
-    ]
+    assert [line.data for line in found] == [text.removeprefix(BYTE_ORDER_MARK) for text in kept]
     for place, line in enumerate(found):
         rest = list(record_reader.split_lines([whole[line.end :]], line.end, line.number))
         assert [each.number for each in rest] == [each.number for each in found[place + 1 :]]

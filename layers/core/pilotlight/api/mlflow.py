@@ -77,12 +77,13 @@ def decode_text(body: bytes, kind: str, manifest: Manifest) -> dict[str, Array]:
     """Decode a body of the media type `kind`: CSV, or JSON in any of its forms."""
     if kind == "text/csv":
         return tensors_from_columns(parse_csv(body), manifest, is_text=True)
-    body_format, data = find_body_format(body)
+    body_format, raw = find_body_format(body)
+    data = bytes(raw)
     try:
         try:
-            return READERS[body_format](bytes(data), manifest)
+            return READERS[body_format](data, manifest)
         except InexactNumberError:
-            if len(data := bytes(data)) > written_numbers.MAX_EXACT_BYTES:
+            if len(data) > written_numbers.MAX_EXACT_BYTES:
                 raise
             return READERS[body_format](msgspec.json.encode(EXACT_DECODER.decode(data)), manifest)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as exc:

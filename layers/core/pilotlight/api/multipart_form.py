@@ -21,6 +21,7 @@ class FormPart(NamedTuple):
     filename: str
     media_type: str  # in lower case, without parameters; text/plain for a field
     data: bytes
+    disposition: str = ""  # the header that names it, in which clients write names of files in several ways
 
     @property
     def text(self) -> str:
@@ -37,14 +38,36 @@ def parse_form(body: bytes, content_type: str) -> list[FormPart]:
     if kind.lower() != FORM_TYPE or not options.get("boundary"):
         found = f"{kind} without a boundary" if kind.lower() == FORM_TYPE else kind or "of no type"
         raise UnsupportedTypeError(f"The body is {found}; send {FORM_TYPE}; boundary=..., as HTTP clients do.")
+    try:
+        return parse_parts(body, options["boundary"], "utf8")
+    except UnicodeDecodeError:  # a name that is not UTF-8, as old programs on Windows write it
+        return parse_parts(body, options["boundary"], "latin-1")
+
+
+def parse_parts(body: bytes, boundary: str, charset: str) -> list[FormPart]:
+    """Parse the parts of a form; raise `UnicodeDecodeError` for headers of another charset."""
     size = len(body) + 1
     try:
         parser = MultipartParser(
-            BytesIO(body), options["boundary"], len(body), part_limit=MAX_PARTS, memory_limit=size, spool_limit=size
+            BytesIO(body),
+            boundary,
+            len(body),
+            charset=charset,
+            part_limit=MAX_PARTS,
+            memory_limit=size,
+            spool_limit=size,
         )
         return [
-            FormPart(part.name, part.filename or "", part.content_type.partition(";")[0].strip().lower(), part.raw)
+            FormPart(
+                part.name,
+                part.filename or "",
+                part.content_type.partition(";")[0].strip().lower(),
+                part.raw,
+                part.disposition or "",
+            )
             for part in parser
         ]
-    except (MultipartError, UnicodeDecodeError, LookupError) as exc:
+    except (MultipartError, LookupError) as exc:
+        if len(exc.args) > 1 and isinstance(exc.args[1], UnicodeDecodeError):
+            raise exc.args[1] from exc
         raise InvalidInputError(f"The body is no multipart form: {exc}.") from exc

@@ -29,6 +29,7 @@ from pilotlight.api.http import JSON, Request, Response
 from pilotlight.api.router import Endpoint, ErrorFormatter, Router
 from pilotlight.api.schemas.registry import parse_path_version
 from pilotlight.api.schemas.request_body import Body
+from pilotlight.api.text_encoding import convert_to_utf8
 from pilotlight.api.usage_log import UsageLog
 from pilotlight.contracts.names import check_alias, check_name
 from pilotlight.errors import InvalidInputError, NotFoundError, TooLargeError
@@ -164,7 +165,7 @@ def parse_json(body: bytes) -> dict[str, Any]:
     if len(body) > MAX_JSON_BYTES:
         raise TooLargeError(f"The body has {len(body):,} bytes; at most {MAX_JSON_BYTES:,} are taken.")
     try:
-        content = msgspec.json.decode(body or b"{}")
+        content = msgspec.json.decode(convert_to_utf8(body, "") or b"{}")
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as exc:
         raise InvalidInputError(f"The body is not JSON: {exc}.") from exc
     if not isinstance(content, dict):  # Powertools would take the first element of an array

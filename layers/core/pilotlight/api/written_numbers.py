@@ -7,6 +7,7 @@ taken here means the same number; 3.7 for an integer is not. The module knows va
 import functools
 import math
 import re
+import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from decimal import Decimal
@@ -20,18 +21,19 @@ import numpy as np
 from pilotlight.contracts.manifest import Datatype
 from pilotlight.runtime.datatypes import NUMPY_DTYPES, Array
 
-# The largest numbers that are still rounded to the largest of each datatype, which tools write as 3.4028235e38 for FP32:
-# from half a step beyond it on, they would be rounded to infinity.
+# The largest numbers that are rounded to the largest of each datatype, which tools write as 3.4028235e38 for FP32: from
+# half a step beyond it on, they would be rounded to infinity.
 LARGEST_NUMBERS: dict[Datatype, float] = {
     "FP16": math.nextafter(65_504.0 + 16.0, 0.0),
-    "FP32": math.nextafter(float(np.finfo(np.float32).max) + 2.0**103, 0.0),
-    "FP64": float(np.finfo(np.float64).max),
+    "FP32": math.nextafter(2.0**128 - 2.0**103, 0.0),
+    "FP64": sys.float_info.max,
 }
 EXACT_FLOAT = 2**53  # up to which every whole number is a float of its own
 MAX_EXACT_BYTES = 256_000  # of a text whose whole numbers beyond that are read digit by digit
 MAX_CELLS = 1_000_000  # that are converted one by one; a tool that writes more writes them as numbers
-NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]{1,9})?")
-DECIMAL_COMMA = re.compile(r"[+-]?[0-9]+,[0-9]+")
+# Patterns, which few requests need: re compiles them with the first.
+NUMBER = r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]{1,9})?"
+DECIMAL_COMMA = r"[+-]?[0-9]+,[0-9]+"
 # Cells that pandas.read_csv, and so MLflow's server, treats as missing; R writes NA.
 MISSING_WORDS = frozenset(
     {
@@ -214,8 +216,8 @@ def parse_number(text: str) -> Decimal | None:
     text = text.strip()
     if text in MISSING_WORDS:
         return None
-    if NUMBER.fullmatch(text) is None:
-        hint = ": write a point for the comma" if DECIMAL_COMMA.fullmatch(text) else ""
+    if re.fullmatch(NUMBER, text) is None:
+        hint = ": write a point for the comma" if re.fullmatch(DECIMAL_COMMA, text) else ""
         raise CellError(f"{shorten_cell(text)} is no number{hint}")
     return Decimal(text)
 

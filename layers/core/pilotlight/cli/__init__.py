@@ -25,6 +25,7 @@ from pilotlight.cli import (
     train,
 )
 from pilotlight.cli.console import ERRORS
+from pilotlight.contracts.home_folder import expand_home
 from pilotlight.errors import InvalidInputError, PilotlightError
 
 commands = typer.Typer(
@@ -78,10 +79,16 @@ commands.add_typer(runs.runs, name="runs")
 commands.add_typer(keys.keys, name="keys")
 
 
+def expand_argument(argument: str) -> str:
+    """Expand `~` where a shell leaves it: in `--store=~/x`, in quotes, and where no shell has started the command."""
+    name, equals, value = argument.partition("=") if argument.startswith("--") else ("", "", argument)
+    return f"{name}{equals}{expand_home(value)}" if value == "~" or value.startswith(("~/", "file://~/")) else argument
+
+
 def app() -> None:
     """Run the command line. Exit codes: 0 done, 1 failed, 2 the command is wrong."""
     try:
-        commands(prog_name="pilotlight")
+        commands([expand_argument(each) for each in sys.argv[1:]], prog_name="pilotlight")
     except PilotlightError as exc:
         ERRORS.print(str(exc), markup=False, highlight=False, soft_wrap=True)
         sys.exit(2 if isinstance(exc, InvalidInputError) else 1)

@@ -1,13 +1,13 @@
 """`pilotlight predict`: one prediction of a running server."""
 
-import csv
-import io
 from pathlib import Path
 from typing import Annotated, Any
 
 import msgspec
 import typer
 
+from pilotlight.api import csv_table
+from pilotlight.api.text_encoding import convert_to_utf8
 from pilotlight.cli.console import LOCAL_URL, RESULTS, JsonOption, UrlOption, open_client
 from pilotlight.client.client import InferResponse, ModelMetadata, Tensor, build_tensors
 from pilotlight.contracts.names import ModelReference
@@ -70,14 +70,20 @@ def build_infer_request(content: bytes, file: Path, model: ModelMetadata) -> byt
 def decode_text(content: bytes, file: Path) -> str:
     """Decode the text of a file, without the byte order mark that some editors write."""
     try:
-        return content.decode("utf-8-sig")
+        return convert_to_utf8(content, "").decode()
     except UnicodeDecodeError as exc:
         raise InvalidInputError(f"{file} is not UTF-8: {exc.reason} at byte {exc.start}.") from exc
 
 
 def parse_csv_columns(content: str, file: Path) -> dict[str, list[str | None]]:
     """Parse the columns of a CSV file by the names in its first line; an empty cell is None."""
-    head, *rows = [row for row in csv.reader(io.StringIO(content)) if row] or [[]]
+    try:
+        head, rows = csv_table.parse_table(content.encode())
+    except InvalidInputError as exc:
+        raise InvalidInputError(f"{file}: {exc}") from exc
+    if "" in head and head.index("") in (0, len(head) - 1) and len(head) > 1:
+        place = head.index("")  # of the row names of R and pandas, or what a comma at the end of each line makes
+        head, rows = head[:place] + head[place + 1 :], [row[:place] + row[place + 1 :] for row in rows]
     if not rows or len(set(head)) < len(head):
         raise InvalidInputError(f"{file} must have a line of different column names, then at least one record.")
     for number, row in enumerate(rows, 1):
@@ -89,6 +95,7 @@ def parse_csv_columns(content: str, file: Path) -> dict[str, list[str | None]]:
 def build_request_from_json(content: bytes, file: Path, model: ModelMetadata) -> bytes:
     """Build the V2 request of a JSON file: the request itself, or the data of it; one example may lack its batch."""
     try:
+        content = convert_to_utf8(content, "")
         data = msgspec.json.decode(content)
     except (msgspec.DecodeError, UnicodeDecodeError) as exc:
         raise InvalidInputError(f"{file} is not JSON: {exc}.") from exc

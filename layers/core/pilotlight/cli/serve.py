@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from pilotlight.cli.console import ERRORS, STORE, TEMPLATE_FILE, JsonOption, StoreOption, find_checkout, print_json
+from pilotlight.contracts.home_folder import expand_home
 from pilotlight.errors import InvalidInputError
 from pilotlight.local import template
 from pilotlight.local.gateway import Gateway
@@ -173,4 +174,5 @@ def build_gateway(
 
 def resolve_store(store: str) -> str:
     """Make a store's URL valid for a process in another folder."""
+    store = expand_home(store)
     return store if "://" in store else str(Path(store).absolute())

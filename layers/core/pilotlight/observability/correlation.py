@@ -11,7 +11,7 @@ from contextvars import ContextVar
 
 CORRELATION_HEADER = "x-correlation-id"
 REQUEST_ID_HEADER = "x-request-id"
-CORRELATION_ID_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:;=/+@-]{0,127}")
+CORRELATION_ID_PATTERN = re.compile(r"[!#-\[\]-~]{1,128}")  # ASCII, but blanks, quotes and backslashes
 CURRENT_CORRELATION_ID: ContextVar[str] = ContextVar("correlation", default="")
 
 

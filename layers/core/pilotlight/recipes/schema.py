@@ -16,6 +16,7 @@ import yaml
 from pydantic import Discriminator, Field, Tag, ValidationError, ValidationInfo, field_validator, model_validator
 
 from pilotlight.contracts.capture_policy import CaptureExtent, CapturePolicy, Treatment
+from pilotlight.contracts.home_folder import expand_home
 from pilotlight.contracts.names import NAME_PATTERN, RESERVED_NAMES
 from pilotlight.errors import InvalidInputError
 from pilotlight.recipes.data_schema import (
@@ -419,7 +420,7 @@ def dump_recipe(recipe: Recipe) -> str:
 def find_recipe_file(path: str) -> Path:
     """Find the file of a recipe: a built-in one when `path` is its bare name, `path` itself otherwise."""
     builtin = list_builtin_recipes()
-    file = builtin.get(path, Path(path))
+    file = builtin.get(path, Path(expand_home(path)))
     if not file.is_file():
         raise InvalidInputError(f"There is no recipe {path!r}: give a YAML file, or one of {', '.join(builtin)}.")
     return file
@@ -438,7 +439,7 @@ def find_differing_keys(one: Recipe, other: Recipe) -> list[str]:
 def read_recipe_text(file: Path) -> str:
     """Read the file's text."""
     try:
-        return file.read_text("utf-8")
+        return file.read_text("utf-8-sig")
     except (OSError, UnicodeDecodeError) as exc:
         raise InvalidInputError(f"{file} cannot be read as text: {exc}.") from exc
 

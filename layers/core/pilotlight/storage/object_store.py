@@ -23,6 +23,7 @@ from obstore.exceptions import AlreadyExistsError as ObstoreExistsError
 from obstore.exceptions import BaseError, PermissionDeniedError, PreconditionError
 from obstore.store import LocalStore, MemoryStore, S3Store
 
+from pilotlight.contracts.home_folder import expand_home
 from pilotlight.errors import (
     AlreadyExistsError,
     BrokenDocumentError,
@@ -274,12 +275,13 @@ class BucketStore(ObjectStore):
 
 
 def open_store(url: str, *, patience_s: float | None = None) -> ObjectStore:
-    """Open `s3://bucket/prefix`, `file:///folder`, a plain folder path, or `memory://`.
+    """Open `s3://bucket/prefix`, `file:///folder`, a plain folder path, also below `~`, or `memory://`.
 
     S3 takes region and credentials from the usual AWS_* variables. `s3://bucket?endpoint=http://host:9000`, or the
     variable AWS_ENDPOINT_URL, names another server with S3's API; it is given up after `patience_s` seconds. Raises
     `InvalidInputError` for another scheme, and for a folder that cannot be made.
     """
+    url = expand_home(url)
     parts = urlsplit(url)
     if parts.scheme == "s3" and parts.netloc:
         return _open_s3_store(f"s3://{parts.netloc}{parts.path.rstrip('/')}", parts.query, patience_s)
