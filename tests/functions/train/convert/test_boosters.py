@@ -27,6 +27,7 @@ from pilotlight.runtime import booster_format
 from pilotlight.runtime.booster_format import check_booster_file
 from pilotlight.runtime.session import open_session
 from tests.functions.train.convert.conftest import Publish, Refused
+from tests.functions.train.convert.test_classifier_graphs import invoke
 
 random = np.random.default_rng(0)
 ROWS = random.normal(size=(300, 4))
@@ -150,6 +151,7 @@ def people() -> Any:  # noqa: ANN401
 def test_a_file_with_words_is_published_and_takes_records(
     publish: Publish,
     client: triton.InferenceServerClient,
+    kept: str,
     tmp_path: Path,
     people: Any,  # noqa: ANN401
     library: str,
@@ -190,6 +192,11 @@ def test_a_file_with_words_is_published_and_takes_records(
     jobs = pandas.Categorical(["cook", "clerk", "nurse"], categories=["clerk", "cook", "nurse"])
     table = pandas.DataFrame({"age": [1.0, -1.0, np.nan], "job": jobs, "pay": [0.0, 1.0, 2.0]})
     np.testing.assert_allclose(found, estimator.predict_proba(table), atol=1e-5)
+    csv = "age,job,pay\n1,cook,0\n-1,clerk,1\n,nurse,2\n"
+    assert invoke(kept, model, csv, "text/csv")["probability"] == pytest.approx(found.max(axis=1), abs=1e-5)
+    records = [{"age": 1.0, "job": word, "pay": None} for word in ("Paris", None)]
+    answers = invoke(kept, model, json.dumps({"dataframe_records": records}), "application/json")
+    assert answers["probability"][0] == answers["probability"][1]  # an unknown category has no value for the trees
 
 
 def test_a_catboost_file_and_its_json(publish: Publish, tmp_path: Path) -> None:
@@ -306,10 +313,8 @@ def test_other_files_are_none_of_them(tmp_path: Path) -> None:
 
 
 def test_made_up_rows_are_on_both_sides_of_the_thresholds() -> None:
-    tree = [
-        tree_ensemble.Branch(0, "BRANCH_LT", 1e6, 1, 2, False),
-        *(tree_ensemble.Leaf({0: one}) for one in (1.0, 2.0)),
-    ]
+    tree: list[tree_ensemble.Branch | tree_ensemble.Leaf] = [tree_ensemble.Branch(0, "BRANCH_LT", 1e6, 1, 2, False)]
+    tree += [tree_ensemble.Leaf({0: 1.0}), tree_ensemble.Leaf({0: 2.0})]
     rows = tree_ensemble.draw_rows(tree_ensemble.TreeEnsemble([tree], ("a", "b"), (0.0,)), 100)
     known = rows[:, 0][~np.isnan(rows[:, 0])]
     assert (known < 1e6).sum() > 10
