@@ -93,7 +93,7 @@ def test_names_of_the_graph_stay_and_those_of_the_step_give_way(
     estimator = RandomForestClassifier(3, random_state=0).fit(ROWS, np.array(["a", "b"])[SIDE])
     file = save(estimator, options={"zipmap": False})
     assert [each.name for each in onnx.load(file).graph.output] == ["label", "probabilities"]
-    names = ("predicted_label", "probability", "class_probabilities")
+    names = ("predicted_label", "predicted_probability", "predicted_probabilities")
     assert publish(file, name="named").postprocess.output_names == names  # type: ignore[union-attr]
     steps = tmp_path / "steps.yaml"
     steps.write_text(
@@ -107,7 +107,7 @@ def test_names_of_the_graph_stay_and_those_of_the_step_give_way(
     assert texts(label) == estimator.predict(ROWS).tolist()
     assert probability == pytest.approx(estimator.predict_proba(ROWS).max(axis=1), abs=1e-5)
     err = command(file, "--name", "n", "--store", tmp_path / "s")[2]
-    assert "'label' is 'predicted_label', 'probabilities' is 'class_probabilities'" in " ".join(err.split())
+    assert "'label' is 'predicted_label', 'probability' is 'predicted_probability'" in " ".join(err.split())
 
 
 def test_an_odd_input_of_the_map_and_one_behind_another_node(publish: Publish, ask: Ask, tmp_path: Path) -> None:
