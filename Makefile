@@ -123,9 +123,9 @@ $(VENV)/with-train: $(VENV)/bin/python $(LISTS) functions/train/requirements.txt
 	@touch $@
 
 # Of the evaluator of IAM one module is used, which needs nothing of what the rest of its package does.
-$(VENV)/with-dev: $(VENV)/with-train tests/requirements.txt tests/requirements-runtime.txt tests/requirements-iam.txt
+$(VENV)/with-dev: $(VENV)/with-train functions/train/convert/requirements.txt tests/requirements.txt tests/requirements-runtime.txt tests/requirements-iam.txt
 	@echo "Installing what tests and linters need into $(VENV), once."
-	$(BIN)/python $(PIP) --editable '.[train,dev]'
+	$(BIN)/python $(PIP) --editable '.[train,convert,dev]'
 	$(BIN)/python $(PIP) --no-deps --requirement tests/requirements-iam.txt
 	@touch $@
 

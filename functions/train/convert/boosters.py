@@ -52,7 +52,7 @@ def convert_booster_file(path: Path, found: BoosterFile, target: Path) -> Conver
     except InvalidInputError:
         raise
     except Exception as exc:
-        raise InvalidInputError(f"{LIBRARY_NAMES[found.library]} does not read {path}: {shorten(exc)}.") from exc
+        raise InvalidInputError(f"{LIBRARY_NAMES[found.library]} does not read {path}: {shorten_error(exc)}.") from exc
     return convert_loaded(loaded, str(path), target)
 
 
@@ -70,7 +70,7 @@ def find_booster(candidate: object, source_name: str) -> LoadedBooster | None:
         raise InvalidInputError(f"{source_name} is not fitted; call fit before it is published.") from exc
     except Exception as exc:
         raise InvalidInputError(
-            f"{source_name}, a {type(candidate).__name__}, cannot be converted: {shorten(exc)}."
+            f"{source_name}, a {type(candidate).__name__}, cannot be converted: {shorten_error(exc)}."
         ) from exc
 
 
@@ -141,7 +141,7 @@ def choose_free_name(name: str, taken: Sequence[str]) -> str:
     return name
 
 
-def shorten(error: Exception) -> str:
+def shorten_error(error: Exception) -> str:
     """Shorten a library's message to one line."""
     return f"{type(error).__name__}, {' '.join(str(error).split())[:300].rstrip('.')}"
 

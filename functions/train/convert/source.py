@@ -5,7 +5,7 @@ from pathlib import Path
 
 from functions.train.convert.converted_model import ConvertedModel
 from pilotlight.errors import InvalidInputError
-from pilotlight.runtime import booster_format
+from pilotlight.runtime import booster_format, tensorflow_format
 
 PICKLE_SUFFIXES = {".pkl", ".pickle", ".joblib", ".pt", ".pth", ".bin", ".ckpt"}
 SUPPORTED_SOURCES = (
@@ -24,6 +24,7 @@ def convert_source(path: Path, target: Path, task: str | None) -> ConvertedModel
         return python_object.convert_python_object(match["where"], match["name"], target)
     if not path.exists():
         raise InvalidInputError(f"Cannot read {path}: there is no such file or folder.")
+    tensorflow_format.refuse_tensorflow(path)
     return convert_folder(path, target, task) if path.is_dir() else convert_file(path, target)
 
 

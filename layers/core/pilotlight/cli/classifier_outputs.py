@@ -22,7 +22,9 @@ from pilotlight.runtime.session import Session
 OTHER_NAMES = {
     "label": "predicted_label",
     "probability": "predicted_probability",
-    "probabilities": "class_probabilities",
+    "probabilities": "predicted_probabilities",
+    "prediction": "predicted_value",
+    "embedding": "text_embedding",
 }
 SUM_TOLERANCE = 1e-3  # of a row's probabilities, which are float32
 
@@ -60,7 +62,7 @@ def gives_probabilities(classifier: ClassifierOutputs, session: Session) -> bool
         return False
     if spec.shape[1] != len(classifier.labels) and isinstance(spec.shape[1], int):
         return False
-    if any(each.name != spec.name and len(each.shape) == 2 and each.v2_shape[1] != 1 for each in session.outputs):
+    if any(each.name != spec.name and len(each.shape) == 2 and 1 not in each.v2_shape for each in session.outputs):
         return False  # a label for each of several targets
     return all(is_distribution(scores, len(classifier.labels)) for scores in compute_scores(session, spec.name))
 
@@ -101,9 +103,9 @@ def resolve_output_names(draft: ManifestDraft) -> ManifestDraft:
     if finish is None:
         return draft
     taken = {spec.name for spec in draft.outputs}
-    changed = {name: find_free_name(name, taken) for name in finish.output_names if name in taken}
-    if not changed:
+    if taken.isdisjoint(finish.output_names):
         return draft
+    changed = {name: find_free_name(name, taken) for name in finish.output_names}  # all, so that they go together
     pairs = ", ".join(f"{old!r} is {new!r}" for old, new in changed.items())
     ERRORS.print(
         f"The graph has outputs named as those of {finish.__struct_config__.tag}, and keeps their names: {pairs}.",
@@ -123,7 +125,7 @@ def rename_outputs(finish: Postprocessing, names: Mapping[str, str]) -> Postproc
 
 def find_free_name(name: str, taken: set[str]) -> str:
     """Find a name that the graph does not have."""
-    other = OTHER_NAMES.get(name, f"{name}_of_step")
+    other = OTHER_NAMES.get(name, f"predicted_{name}")
     while other in taken:
         other += "_"
     return other

@@ -32,7 +32,7 @@ from pilotlight.contracts.processing import TextPreprocessing
 from pilotlight.errors import InvalidInputError, ModelRefusedError
 from pilotlight.gate import graph_probe, text_probe
 from pilotlight.registry.registry import FileContent
-from pilotlight.runtime import booster_format, golden_recorder, onnx_header
+from pilotlight.runtime import booster_format, golden_recorder, onnx_header, tensorflow_format
 from pilotlight.runtime.classifier_graph import ClassifierOutputs, build_servable_graph
 from pilotlight.runtime.cost_measurement import measure_request_cost
 from pilotlight.runtime.golden import GoldenDocument
@@ -146,6 +146,7 @@ def publish(
 
 def locate_servable_graph(path: Path, folder: Path) -> GraphSource | None:
     """Locate the graph in PATH, rewrite in `folder` what of its outputs is no tensor, and run it once."""
+    tensorflow_format.refuse_tensorflow(path)
     source = None if booster_format.check_booster_file(path) else locate_graph(path)
     if source is None:
         return None

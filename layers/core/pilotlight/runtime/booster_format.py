@@ -81,7 +81,7 @@ def refuse_pretender(path: Path) -> None:
             raise InvalidInputError(f"{path} is {said}.")
     if path.suffix.lower() in SUFFIXES:
         wanted = SAVED_BY[SUFFIXES[path.suffix.lower()]]
-        raise InvalidInputError(f"{path} is not {wanted}, and {path.suffix} is no other form of a model that is taken.")
+        raise InvalidInputError(f"{path} is not {wanted}; no other {path.suffix} file is a model that is taken.")
 
 
 def check_library(library: Library, source_name: str) -> None:
@@ -89,5 +89,5 @@ def check_library(library: Library, source_name: str) -> None:
     if find_spec(library) is None:
         raise UnavailableError(
             f"{source_name} is {SAVED_BY[library].partition(',')[0]}, and {library} is not installed; "
-            f"run pip install '{PIP_NAMES[library]}', or pip install 'pilotlight[convert]' for all that are converted."
+            f"run pip install {PIP_NAMES[library]}, and publish it again."
         )

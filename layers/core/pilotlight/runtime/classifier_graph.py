@@ -74,8 +74,8 @@ def describe_changes(graph: OnnxGraph) -> Iterator[str]:
             )
         else:
             yield (
-                f"The output {name!r} is a map from class to probability (ZipMap); it is published as the tensor of "
-                f"the {replaced.columns} probabilities."
+                f"The output {name!r} is a map from class to probability (ZipMap); it is published as a tensor of "
+                f"probabilities{f', one for each of {replaced.columns} classes' if replaced.columns else ''}."
             )
     for locale in {node.get_text("locale") or "en_US" for node in graph.nodes if needs_locale(node)}:
         yield (

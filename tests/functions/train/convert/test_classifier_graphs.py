@@ -1,5 +1,6 @@
 """ONNX files of classifiers as skl2onnx and others write them: maps, sequences, odd names, texts and locales."""
 
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -26,6 +27,7 @@ from sklearn.svm import LinearSVC
 from pilotlight.contracts.processing import ClassificationPostprocessing
 from pilotlight.runtime import onnx_editing
 from pilotlight.runtime.datatypes import Array
+from tests.functions.predict.test_handler import Function
 from tests.functions.train.convert.conftest import Publish
 
 ROWS = np.random.default_rng(0).normal(size=(60, 3)).astype(np.float32)
@@ -91,7 +93,7 @@ def test_names_of_the_graph_stay_and_those_of_the_step_give_way(
     estimator = RandomForestClassifier(3, random_state=0).fit(ROWS, np.array(["a", "b"])[SIDE])
     file = save(estimator, options={"zipmap": False})
     assert [each.name for each in onnx.load(file).graph.output] == ["label", "probabilities"]
-    names = ("predicted_label", "probability", "class_probabilities")
+    names = ("predicted_label", "predicted_probability", "predicted_probabilities")
     assert publish(file, name="named").postprocess.output_names == names  # type: ignore[union-attr]
     steps = tmp_path / "steps.yaml"
     steps.write_text(
@@ -105,7 +107,7 @@ def test_names_of_the_graph_stay_and_those_of_the_step_give_way(
     assert texts(label) == estimator.predict(ROWS).tolist()
     assert probability == pytest.approx(estimator.predict_proba(ROWS).max(axis=1), abs=1e-5)
     err = command(file, "--name", "n", "--store", tmp_path / "s")[2]
-    assert "'label' is 'predicted_label', 'probabilities' is 'class_probabilities'" in " ".join(err.split())
+    assert "'label' is 'predicted_label', 'probability' is 'predicted_probability'" in " ".join(err.split())
 
 
 def test_an_odd_input_of_the_map_and_one_behind_another_node(publish: Publish, ask: Ask, tmp_path: Path) -> None:
@@ -164,7 +166,16 @@ def test_task_tensor_keeps_the_graph_s_own_outputs(publish: Publish, save: Save)
     assert publish(file, name="own").labels == ("0", "1")
 
 
-def test_columns_of_every_type_are_inputs(publish: Publish, save: Save, ask: Ask) -> None:
+def invoke(store: str, model: str, body: str, kind: str) -> dict[str, list[Any]]:
+    """The predictions of `/invocations`, by output."""
+    call, headers = Function(store), {"content-type": kind, "x-pilotlight-model": model}
+    answer = call.handle(call.event("POST", "/invocations", body.encode(), headers=headers), None)
+    assert answer["statusCode"] == 200, answer["body"]
+    found: dict[str, list[Any]] = json.loads(answer["body"])["predictions"]
+    return found
+
+
+def test_columns_of_every_type_are_inputs(publish: Publish, save: Save, ask: Ask, kept: str) -> None:
     import pandas
 
     table = pandas.DataFrame(
@@ -187,6 +198,11 @@ def test_columns_of_every_type_are_inputs(publish: Publish, save: Save, ask: Ask
         label, probability = ask("columns", feed, "label", "probability", binary=binary)
         assert texts(label) == estimator.predict(table).tolist()
         assert probability == pytest.approx(estimator.predict_proba(table).max(axis=1), abs=1e-4)
+    right = estimator.predict(table).tolist()
+    records = json.loads(table.to_json(orient="records"))
+    found = invoke(kept, "columns", json.dumps({"dataframe_records": records}), "application/json")
+    assert found["label"] == right
+    assert invoke(kept, "columns", table.to_csv(index=False), "text/csv")["label"] == right
 
 
 def test_a_locale_that_is_not_there_is_replaced(

@@ -1,5 +1,6 @@
 """scikit-learn's estimators as people fit them: tables with named columns, texts among numbers, trees, clusters."""
 
+import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -16,8 +17,11 @@ import pandas as pd
 from sklearn.cluster import KMeans
 from sklearn.compose import ColumnTransformer
 from sklearn.datasets import load_breast_cancer, load_diabetes, load_iris
+from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.compose import TransformedTargetRegressor
 from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor, RandomForestClassifier
-from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.ensemble import VotingClassifier
+from sklearn.feature_extraction.text import HashingVectorizer, TfidfVectorizer
 from sklearn.gaussian_process import GaussianProcessClassifier
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LinearRegression, LogisticRegression
@@ -108,6 +112,45 @@ def a_text_among_numbers():
     return make_pipeline(parts, LogisticRegression()).fit(people, rich)
 
 
+def words(**options):
+    texts = ["The café Über good", "bad thing really", "good and fine a b", "bad ÉCOLE 1"] * 3
+    return make_pipeline(TfidfVectorizer(**options), LogisticRegression()).fit(texts, ["up", "down", "up", "down"] * 3)
+
+
+def pairs():
+    return words(ngram_range=(1, 2))
+
+
+def stripped():
+    return words(strip_accents="unicode")
+
+
+def hashed():
+    return make_pipeline(HashingVectorizer(), LogisticRegression()).fit(people.job, rich)
+
+
+class Doubled(TransformerMixin, BaseEstimator):
+    def fit(self, rows, answers=None):
+        self.n_features_in_ = rows.shape[1]
+        return self
+
+    def transform(self, rows):
+        return 2 * rows
+
+
+def homemade():
+    return make_pipeline(Doubled(), LogisticRegression()).fit(numbers.to_numpy(), rich)
+
+
+def transformed():
+    estimator = TransformedTargetRegressor(LinearRegression(), func=np.log1p, inverse_func=np.expm1)
+    return estimator.fit(numbers.to_numpy(), people.age)
+
+
+def voted():
+    return VotingClassifier([("a", LogisticRegression())], voting="soft").fit(numbers.to_numpy(), rich)
+
+
 def processes():
     return GaussianProcessClassifier().fit(numbers, (people.age > 40).astype(int))
 
@@ -168,7 +211,7 @@ def test_columns_without_names(
     np.testing.assert_allclose(found, right, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["boosted", "boosted_numbers", "clusters", "codes"])
+@pytest.mark.parametrize("name", ["boosted", "boosted_numbers", "clusters", "codes", "voted"])
 def test_estimators_that_need_care(publish: Publish, file: Path, name: str) -> None:
     """Trees whose booleans onnx refuses, clusters that keep the dtype of fit, categories that no random number is."""
     manifest = publish(f"{file}:{name}", name=name)
@@ -202,10 +245,45 @@ def test_columns_keep_whatever_names_they_have(
     [
         ("several", "answers 2 targets at once; fit an estimator for each, and publish them apart."),
         ("several_at_once", "answers 2 targets at once; fit an estimator for each, and publish them apart."),
-        ("texts", "a TfidfVectorizer, which takes whole texts; vectorize them before"),
-        ("a_text_among_numbers", "a TfidfVectorizer, which takes whole texts; vectorize them before"),
+        ("hashed", "hashed holds a HashingVectorizer, which has no vocabulary; a TfidfVectorizer or a CountVectorizer"),
+        ("stripped", "stripped, a Pipeline of TfidfVectorizer, LogisticRegression, cannot be converted by skl2onnx: "),
+        ("homemade", "homemade holds a Doubled, for which skl2onnx has no converter"),
+        ("transformed", "holds a TransformedTargetRegressor, for which skl2onnx has no converter"),
         ("processes", "processes becomes a graph that cannot be served: onnxruntime"),
     ],
 )
 def test_what_cannot_be_served_is_refused(refused: Refused, file: Path, name: str, said: str) -> None:
     assert said in refused(f"{file}:{name}")
+
+
+@pytest.mark.parametrize("name", ["words", "pairs"])
+def test_texts_are_read_in_every_alphabet_without_a_locale(
+    publish: Publish, client: triton.InferenceServerClient, file: Path, mine: ModuleType, name: str
+) -> None:
+    manifest = publish(f"{file}:{name}", name=name)
+    assert [(spec.name, spec.datatype) for spec in manifest.inputs] == [("text", "BYTES")]
+    assert manifest.labels == ("down", "up")
+    texts = ["CAFÉ", "a bad café über all", "nothing known"]
+    found = probabilities(client, name, text=np.array(texts, object).reshape(-1, 1))
+    np.testing.assert_allclose(found, getattr(mine, name)().predict_proba(texts), atol=1e-5)
+
+
+def test_a_text_among_numbers(
+    publish: Publish, client: triton.InferenceServerClient, file: Path, mine: ModuleType
+) -> None:
+    publish(f"{file}:a_text_among_numbers", name="among")
+    found = probabilities(client, "among", **columns(mine))
+    right = mine.a_text_among_numbers().predict_proba(mine.people.iloc[::7])
+    np.testing.assert_allclose(found, right, atol=1e-5)
+
+
+def test_a_table_without_pandas(
+    refused: Refused, file: Path, mine: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in an environment to which an estimator was brought by skops or joblib."""
+    monkeypatch.setattr(mine, "model", mine.mixed(), raising=False)
+    monkeypatch.setitem(sys.modules, "brought_without_pandas", mine)
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    said = refused("brought_without_pandas:model")
+    assert "was fitted on a DataFrame with the columns ['age', 'job', 'pay']" in said
+    assert "run pip install pandas" in said

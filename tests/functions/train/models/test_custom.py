@@ -181,6 +181,28 @@ def test_own_model_is_served_by_rows_and_by_columns(home: Path) -> None:
     status, answer = call("POST", "/v2/models/mine/infer", {"inputs": named})
     assert status == 200
     assert {output["name"]: output["data"] for output in answer["outputs"]}["label"] == ["6", "5"]
+    named[1]["data"] = ["red", "mauve"]  # which no row of training had: as a gap, which is filled with blue
+    status, answer = call("POST", "/v2/models/mine/infer", {"inputs": named})
+    assert status == 200
+    assert {output["name"]: output["data"] for output in answer["outputs"]}["label"] == ["6", "5"]
+
+
+@pytest.mark.parametrize(("setting", "recorded", "status"), [("missing", "zeros", 200), ("refuse", "refuse", 400)])
+def test_a_category_that_no_row_of_training_had(home: Path, setting: str, recorded: str, status: int) -> None:
+    assert train(home, "--set", "data.missing=drop", "--set", f"data.unknown={setting}") == 0
+    store = str(home / "store")
+    manifest = Registry(open_store(store)).load_manifest("mine", 1)
+    assert isinstance(manifest.preprocess, TablePreprocessing)
+    assert manifest.preprocess.columns[1].unknown == recorded
+    named = [
+        {"name": "a", "shape": [2], "datatype": "FP64", "data": [3, 3]},
+        {"name": "colour", "shape": [2], "datatype": "BYTES", "data": ["red", "mauve"]},
+        {"name": "b", "shape": [2], "datatype": "FP64", "data": [2, 2]},
+    ]
+    found, answer = Function(store)("POST", "/v2/models/mine/infer", {"inputs": named})
+    assert found == status
+    if status == 400:
+        assert "Column 'colour', row 1, is 'mauve', which is none of ['blue', 'red']." in answer["error"]
 
 
 def test_run_does_not_go_on_with_other_data_or_another_model(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
