@@ -27,7 +27,7 @@ from pilotlight.errors import InvalidInputError, NotFoundError
 from pilotlight.storage.object_store import ObjectStore
 
 LINE_SUFFIXES = (".jsonl", ".ndjson")
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 TABLE_SUFFIX = ".parquet"
 SUFFIXES = (*LINE_SUFFIXES, ".json", ".csv", TABLE_SUFFIX, *IMAGE_SUFFIXES)
 MESSAGES_FOLDER = "outbox/messages/"  # of answers to messages

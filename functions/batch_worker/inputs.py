@@ -96,7 +96,7 @@ class CsvRow(Struct, frozen=True):
 
 
 class ImageInput(Struct, frozen=True):
-    """A PNG or JPEG file."""
+    """A PNG, JPEG or WebP file."""
 
     data: bytes
 

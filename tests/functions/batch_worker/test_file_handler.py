@@ -21,7 +21,7 @@ from pilotlight.api.request_context import RequestContext
 from pilotlight.contracts.batch import BatchRequest, FileProgress
 from pilotlight.contracts.codec import encode_document
 from pilotlight.contracts.manifest import TensorSpec
-from pilotlight.contracts.processing import ImagePreprocessing, TableColumn, TablePreprocessing
+from pilotlight.contracts.processing import DetectionPostprocessing, ImagePreprocessing, TableColumn, TablePreprocessing
 from pilotlight.errors import InvalidInputError, NotFoundError, StoreError, UnavailableError
 from pilotlight.storage.object_store import open_store
 from tests import fakes
@@ -353,6 +353,26 @@ def test_an_image_is_answered() -> None:
     assert np.argmax(said["outputs"][0]["data"]) == 0
     place.upload("colours/broken.jpg", b"\xff\xd8\xff")
     assert "Image 0" in place.document("colours/broken.jpg/manifest.json")["errors"][0]["error"]
+
+
+def test_the_objects_of_a_photo_are_answered() -> None:
+    place = Place(open_store("memory://"))
+    pixels = TensorSpec("pixels", "FP32", ("batch", 3, 16, 16))
+    draft = replace(
+        fakes.draft("spots", (pixels,), (TensorSpec("head", "FP32", ("batch", 7, 2)),)),
+        task="image",
+        preprocess=ImagePreprocessing(input="pixels", letterbox=(16, 16)),
+        postprocess=DetectionPostprocessing(output="head"),
+        labels=("red", "green", "blue"),
+    )
+    place.registry.publish_version(draft, {"model.onnx": fakes.graph("spots")})
+    picture = io.BytesIO()
+    Pillow.new("RGB", (32, 32), (0, 0, 250)).save(picture, "webp", lossless=True)
+    place.upload("spots/blue.webp", picture.getvalue())
+    (said,) = place.result("spots/blue.webp.jsonl")
+    found = {output["name"]: output["data"] for output in said["outputs"]}
+    assert (found["label"], found["count"]) == (["blue", "blue"], [2])
+    assert found["box"] == [4, 4, 12, 12, 16, 0, 28, 8]
 
 
 @pytest.mark.parametrize(
