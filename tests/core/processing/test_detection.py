@@ -89,7 +89,7 @@ def test_rows_may_name_their_image() -> None:
 def test_outputs_of_their_own() -> None:
     boxes = np.array([[35, 40, 45, 60], [55, 145, 65, 155], [1, 1, 2, 2]]) / [100, 200, 100, 200]
     of_tensorflow = {"boxes": [boxes], "scores": [[0.9, 0.7, 0.9]], "classes": [[1, 2, 1]], "number": [2]}
-    names = {"scores_output": "scores", "classes_output": "classes", "count_output": "number"}
+    names: dict[str, Any] = {"scores_output": "scores", "classes_output": "classes", "count_output": "number"}
     check(detect(of_tensorflow, head="separate", box="yxyx", normalised=True, first_class=1, **names))
     of_torchvision = {"boxes": EXPECTED, "scores": [0.9, 0.7], "labels": [0, 1]}
     check(detect(of_torchvision, head="separate", box="xyxy", scores_output="scores", classes_output="labels"))
@@ -205,8 +205,8 @@ def test_suppression_is_the_textbooks(seed: int, count: int, classes: int, least
     random = np.random.default_rng(seed)
     corners = random.uniform(-20, 90, (count, 2))
     sides = random.uniform(0, 50, (count, 2))
-    boxes = np.hstack([corners, corners + sides]).astype(np.float32)
-    boxes = np.round(boxes / 8) * 8 if grid else boxes  # many that only touch, or are the same
+    boxes = np.hstack([corners, corners + sides])
+    boxes = (np.round(boxes / 8) * 8 if grid else boxes).astype(np.float32)  # many only touch, or are the same
     indices = random.integers(0, classes, count)
     found = Objects(boxes, np.linspace(1, 0.5, count, dtype=np.float32), indices)
     steps = DetectionPostprocessing(output="head", iou=least_overlap, max_detections=1000)

@@ -68,8 +68,8 @@ def test_a_mask_has_the_size_of_the_photo_without_its_padding() -> None:
     steps = ImagePreprocessing(input="pixels", letterbox=(8, 8), pad_position="centre")
     geometry = plan_image(steps, (160, 80)).geometry  # 4 rows of 8, between 2 of padding
     scores = one_hot(np.vstack([np.full((2, 8), 1), HALVES[:4], np.full((2, 8), 1)]))
-    for fields in ({}, {"resize_scores": False}):
-        mask = pixels(segment(scores, geometry, **fields)["mask"][0])
+    for resize_scores in (True, False):
+        mask = pixels(segment(scores, geometry, resize_scores=resize_scores)["mask"][0])
         assert mask.shape == (80, 160)
         assert (mask[12:68, :78] == 0).all()
         assert (mask[12:68, 82:] == 2).all()

