@@ -30,7 +30,7 @@ from pilotlight.errors import InvalidInputError, NotFoundError
 from pilotlight.storage.object_store import ObjectStore
 
 LINE_SUFFIXES = (".jsonl", ".ndjson")
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
 EXAMPLE_SUFFIXES = (*IMAGE_SUFFIXES, *AUDIO_SUFFIXES)  # of files that are one example
 TABLE_SUFFIX = ".parquet"

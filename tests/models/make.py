@@ -104,6 +104,28 @@ def running() -> None:
     write("running", nodes, [samples, state, gain], [total, after])
 
 
+def spots() -> None:
+    """Two boxes in each image of 16 x 16, (batch, 7, 2) as YOLOv8's head: centre, size, and the mean of each colour."""
+    pixels = helper.make_tensor_value_info("pixels", TensorProto.FLOAT, ["batch", 3, 16, 16])
+    head = helper.make_tensor_value_info("head", TensorProto.FLOAT, ["batch", 7, 2])
+    places = helper.make_tensor("places", TensorProto.FLOAT, [1, 4, 2], [4, 11, 4, 2, 4, 6, 4, 4])
+    nodes = [
+        helper.make_node("Constant", [], ["boxes"], value=places),
+        helper.make_node("Constant", [], ["shape"], value_ints=[0, 3, 1]),
+        helper.make_node("Constant", [], ["twice"], value_ints=[1, 1, 2]),
+        helper.make_node("Constant", [], ["nothing"], value_float=0.0),
+        helper.make_node("GlobalAveragePool", ["pixels"], ["pooled"]),
+        helper.make_node("Reshape", ["pooled", "shape"], ["colours"]),
+        helper.make_node("Tile", ["colours", "twice"], ["scores"]),
+        helper.make_node("ReduceSum", ["colours", "axis"], ["light"], keepdims=1),
+        helper.make_node("Mul", ["light", "nothing"], ["zeros"]),
+        helper.make_node("Add", ["boxes", "zeros"], ["all"]),
+        helper.make_node("Concat", ["all", "scores"], ["head"], axis=1),
+    ]
+    axis = helper.make_node("Constant", [], ["axis"], value_ints=[1])
+    write("spots", [axis, *nodes], [pixels], [head])
+
+
 def tokens() -> None:
     """A vector for each token, (batch, tokens, 2): its id and its type, as `last_hidden_state`; the mask comes back."""
     names = ("input_ids", "attention_mask", "token_type_ids", "mask")
@@ -148,6 +170,7 @@ if __name__ == "__main__":
     double()
     colours()
     running()
+    spots()
     tokens()
     square()
     logarithm()

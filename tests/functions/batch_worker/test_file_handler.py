@@ -26,6 +26,7 @@ from pilotlight.contracts.manifest import TensorSpec
 from pilotlight.contracts.processing import (
     AudioPreprocessing,
     ConstantInput,
+    DetectionPostprocessing,
     ImagePreprocessing,
     StateInput,
     TableColumn,
@@ -465,6 +466,26 @@ def test_a_sound_is_answered() -> None:
     assert said["outputs"][0]["data"] == [1.5, 5, 7.5]
     place.upload("sums/broken.mp3", b"ID3")
     assert "Audio 0 is damaged" in place.document("sums/broken.mp3/manifest.json")["errors"][0]["error"]
+
+
+def test_the_objects_of_a_photo_are_answered() -> None:
+    place = Place(open_store("memory://"))
+    pixels = TensorSpec("pixels", "FP32", ("batch", 3, 16, 16))
+    draft = replace(
+        fakes.draft("spots", (pixels,), (TensorSpec("head", "FP32", ("batch", 7, 2)),)),
+        task="image",
+        preprocess=ImagePreprocessing(input="pixels", letterbox=(16, 16)),
+        postprocess=DetectionPostprocessing(output="head"),
+        labels=("red", "green", "blue"),
+    )
+    place.registry.publish_version(draft, {"model.onnx": fakes.graph("spots")})
+    picture = io.BytesIO()
+    Pillow.new("RGB", (32, 32), (0, 0, 250)).save(picture, "webp", lossless=True)
+    place.upload("spots/blue.webp", picture.getvalue())
+    (said,) = place.result("spots/blue.webp.jsonl")
+    found = {output["name"]: output["data"] for output in said["outputs"]}
+    assert (found["label"], found["count"]) == (["blue", "blue"], [2])
+    assert found["box"] == [4, 4, 12, 12, 16, 0, 28, 8]
 
 
 @pytest.mark.parametrize(

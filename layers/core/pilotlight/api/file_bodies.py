@@ -56,8 +56,8 @@ def decode_file_request(
     """Decode a body that is a file or a form, once decompressed; all outputs of the signature are returned.
 
     The `query` brings parameters, such as ?threshold=0.5, and so do fields of a form, which come first. `text_types`
-    are what else the protocol takes, for a refusal to name. Raises `UnsupportedTypeError` for a media type that the model
-    does not take, `TooLargeError` for what is more than the `limits`, before a file is decoded.
+    are what else the protocol takes, for a refusal to name. Raises `UnsupportedTypeError` for a media type that the
+    model does not take, `TooLargeError` for what is more than the `limits`, before a file is decoded.
     """
     kind = parse_media_type(content_type)
     if kind == FORM_TYPE:

@@ -59,7 +59,7 @@ def decode_json_tensor(
 def encode_json_tensor(array: Array, name: str, datatype: Datatype) -> list[Any]:
     """Encode an output as a flat list, row by row; NaN and infinities become null when the list becomes JSON.
 
-    Texts are themselves, and the bytes of files base64, as in requests.
+    Texts are themselves, and the bytes of other files base64, as in requests.
     """
     if datatype in BINARY_ONLY_DATATYPES:
         raise InvalidInputError(f"Output {name!r} is {datatype}, which travels in binary form only; ask for that.")
@@ -70,8 +70,13 @@ def encode_json_tensor(array: Array, name: str, datatype: Datatype) -> list[Any]
 
 
 def encode_json_element(value: object) -> str:
-    """Encode an element of BYTES."""
-    return binascii.b2a_base64(value, newline=False).decode() if isinstance(value, bytes) else str(value)
+    """Encode an element of BYTES: a text as it is, other bytes such as those of a PNG, which is no UTF-8, in base64."""
+    if not isinstance(value, bytes):
+        return str(value)
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return binascii.b2a_base64(value, newline=False).decode()
 
 
 def decode_elements(text: bytes, name: str, datatype: Datatype, shape: Sequence[int], *, nullable: bool) -> list[Any]:

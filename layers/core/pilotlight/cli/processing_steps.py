@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from pilotlight.contracts.manifest import Task, TensorSpec
+from pilotlight.contracts.processing import ImagePreprocessing
 from pilotlight.errors import InvalidInputError
 from pilotlight.runtime.session import Session
 
@@ -189,7 +190,7 @@ def complete_steps(steps: ProcessingSteps, session: Session) -> ProcessingSteps:
         preprocess.setdefault("input", session.inputs[0].name)
     if preprocess is not None and preprocess.get("kind") == "image":
         shape = next((spec.shape for spec in session.inputs if spec.name == preprocess["input"]), ())
-        has_size = bool({"resize", "shortest", "crop"} & set(preprocess))
+        has_size = bool({*ImagePreprocessing.sizings, "crop"} & set(preprocess))
         preprocess = infer_image_steps(shape, has_size=has_size) | preprocess
     if preprocess is not None and preprocess.get("kind") == "audio":
         shape = next((spec.shape for spec in session.inputs if spec.name == preprocess["input"]), ())

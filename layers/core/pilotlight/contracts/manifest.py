@@ -15,14 +15,18 @@ from pilotlight.contracts.names import Name, Version
 from pilotlight.contracts.processing import (
     AudioPreprocessing,
     ClassificationPostprocessing,
+    CtcPostprocessing,
+    DetectionPostprocessing,
     ImagePreprocessing,
     Postprocessing,
     Preprocessing,
+    SegmentationPostprocessing,
     TablePreprocessing,
     TextPreprocessing,
 )
 from pilotlight.errors import InvalidInputError
 
+FINISHES_WITH_LABELS = (DetectionPostprocessing, CtcPostprocessing, SegmentationPostprocessing)
 Precision = Literal["fp32", "int8", "int4"]
 Task = Literal["tensor", "image", "audio", "text", "tabular"]
 Datatype = Literal[
@@ -242,9 +246,16 @@ class Manifest(ManifestDraft, frozen=True, kw_only=True):
 
     def _check_labels(self, postprocess: Postprocessing) -> None:
         """Check that there are as many labels as classes, if their number is fixed; one score may have two labels."""
-        classes = next(spec.shape for spec in self.outputs if spec.name == postprocess.output)[-1:]
-        labels = len(self.labels)
-        if not isinstance(postprocess, ClassificationPostprocessing) or not labels or (classes == (1,) and labels == 2):
+        shape = next(spec.shape for spec in self.outputs if spec.name == postprocess.output)
+        classes, labels = shape[-1:], len(self.labels)
+        if not labels:
+            return
+        if isinstance(postprocess, FINISHES_WITH_LABELS):
+            counts = postprocess.list_label_counts(shape)
+            if counts and labels not in counts:
+                fitting = " to ".join(map(str, dict.fromkeys((counts[0], counts[-1]))))
+                raise ValueError(f"has {labels} labels, but the graph's {postprocess.output!r} takes {fitting}")
+        if not isinstance(postprocess, ClassificationPostprocessing) or (classes == (1,) and labels == 2):
             return
         if classes and isinstance(classes[0], int) and classes[0] != labels:
             raise ValueError(f"has {labels} labels, but the graph's {postprocess.output!r} has {classes[0]} classes")

@@ -335,6 +335,14 @@ class DetectionPostprocessing(Struct, frozen=True, kw_only=True, tag="detection"
         if (self.classes_output or self.count_output) and self.head != "separate":
             raise ValueError("has 'classes_output' or 'count_output', which only the head 'separate' reads")
 
+    def list_label_counts(self, shape: Sequence[int | str]) -> tuple[int, ...]:
+        """List how many labels fit a head of this shape; nothing where any may, as with masks beside the classes."""
+        before = {"yolov8": 4, "yolov5": 5}.get(self.head, 0)
+        sides = [side for side in shape[1:] if isinstance(side, int)]
+        if not before or len(sides) < 2 or min(sides) <= before:
+            return ()
+        return tuple(range(1, min(sides) - before + 1))
+
     @property
     def least_overlap(self) -> float:
         """The overlap beyond which the lesser of two boxes is dropped."""
@@ -362,6 +370,11 @@ class CtcPostprocessing(Struct, frozen=True, kw_only=True, tag="ctc", tag_field=
     space: str = ""  # a character that stands for a space, such as "|"
     text: NonEmptyString = "text"  # names of the caller's outputs
     confidence: NonEmptyString = "confidence"  # the mean of the characters' probabilities; 0 for no text
+
+    def list_label_counts(self, shape: Sequence[int | str]) -> tuple[int, ...]:
+        """List how many labels fit an output of this shape, with or without the blank; nothing where any may."""
+        classes = shape[-1] if len(shape) == 3 else ""
+        return (classes - 1, classes) if isinstance(classes, int) and not self.characters else ()
 
     @property
     def sources(self) -> tuple[str, ...]:
@@ -393,6 +406,11 @@ class SegmentationPostprocessing(Struct, frozen=True, kw_only=True, tag="segment
     label: NonEmptyString = "label"  # of the classes that are present, the largest first
     area: NonEmptyString = "area"  # the share of the image
     count: NonEmptyString = "count"  # of the classes in each image; further columns are padding
+
+    def list_label_counts(self, shape: Sequence[int | str]) -> tuple[int, ...]:
+        """List how many labels fit an output of this shape; nothing where any may."""
+        classes = "" if len(shape) != 4 else shape[1] if self.layout == "NCHW" else shape[-1]
+        return (classes,) if isinstance(classes, int) and classes > 1 else ()
 
     @property
     def sources(self) -> tuple[str, ...]:

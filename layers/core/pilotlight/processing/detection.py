@@ -125,6 +125,11 @@ def read_head(steps: DetectionPostprocessing, labels: int, rows: Array) -> Objec
     """Read the candidates of one image from [boxes, columns]: the best class of each box."""
     start = count_box_columns(steps)
     scores = rows[:, start : start + labels] if labels else rows[:, start:]  # masks or points of the body may follow
+    if not scores.shape[1]:
+        raise ModelRefusedError(
+            f"The graph's {steps.output!r} has {rows.shape[1]} numbers for each of {len(rows)} boxes, and {start} are "
+            "the box's: none is a class's score; see 'head' in the version's finish."
+        )
     scores = activate(steps, scores)
     if steps.head == "yolov5":
         objectness = rows[:, 4:5]

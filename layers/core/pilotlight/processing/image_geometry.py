@@ -93,8 +93,8 @@ def compute_resized_size(steps: ImagePreprocessing, size: Size) -> Size:
         return steps.letterbox[1], steps.letterbox[0]
     target, source = compute_ratio(steps, size)
     width, height = (max(1, round_side(steps, side * target, source)) for side in size)
-    if steps.height is not None:
-        width = min(width, steps.max_width or width)
+    if steps.height is not None:  # what is wider than `min_width` has no part of a pixel, as in PaddleOCR
+        width = min(width, max(steps.min_width, size[0] * target // source, 1), steps.max_width or width)
     if steps.multiple > 1:
         width, height = (max(1, round(side / steps.multiple)) * steps.multiple for side in (width, height))
     return width, height

@@ -55,7 +55,8 @@ def read_score_maps(steps: SegmentationPostprocessing, scores: Array) -> list[Ar
         scores = scores.transpose(0, 2, 3, 1)
     if scores.shape[-1] > MAX_CLASSES:
         raise ModelRefusedError(
-            f"The graph's {steps.output!r} has {scores.shape[-1]} classes; a mask has {MAX_CLASSES}."
+            f"The graph's {steps.output!r} has {scores.shape[-1]} classes, and a mask {MAX_CLASSES} at most; see "
+            "'layout'."
         )
     return list(scores)
 
