@@ -18,8 +18,9 @@ from functions.train.convert import data_free_quantization
 from functions.train.convert.evaluation_data import ExampleSet
 from functions.train.data import Array
 from functions.train.data.dataset import Dataset
-from functions.train.evaluation.metrics import Score, score_outputs
+from functions.train.evaluation.metrics import score_outputs
 from functions.train.evaluation.quantization_report import compare_variants
+from functions.train.evaluation.totals import Score
 from functions.train.export.quantization_search import QuantizationSearch
 from functions.train.export.quantize import QuantizationPlan, quantize_graph
 from pilotlight.contracts.codec import encode_document

@@ -70,7 +70,7 @@ class CheckpointStore:
         """Write the tensors: in parts of several megabytes, or where all of them are fewer in one request."""
         digest, size, path = hashlib.sha256(), 0, self._path(step, TENSORS)
 
-        def watch() -> Iterator[memoryview]:
+        def watch() -> Iterator[bytes | memoryview]:
             nonlocal size
             for piece in generate_file(tensors):
                 digest.update(piece)
@@ -116,7 +116,7 @@ class CheckpointStore:
 
     def _fetch_file(self, step: int, file: ManifestFile, target: Path) -> None:
         try:
-            with target.open("wb") as local:
+            with target.open("w+b") as local:  # large ones are read again on the way, for their hash
                 found = download_object(self._store, self._path(step, file.path), local, file.bytes)
         except NotFoundError as exc:
             raise UnusableCheckpointError(f"{file.path} is missing.") from exc

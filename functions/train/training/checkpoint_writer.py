@@ -1,7 +1,7 @@
 """Write checkpoints in the background, one at a time, while the training goes on.
 
-The state that is written is a copy on the CPU, so that the next steps may change everything. A write that fails is tried
-again, and told; the training goes on, and the next interval writes the next state.
+The state that is written is a copy on the CPU, so that the next steps may change everything. A write that fails is
+tried again, and told; the training goes on, and the next interval writes the next state.
 """
 
 import time

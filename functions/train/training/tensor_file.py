@@ -1,7 +1,7 @@
 """Tensors as the bytes of a safetensors file, one piece at a time: what is sent to a store never lies on a disk.
 
-The format (safetensors' README): eight bytes with the length of a header, a JSON header with type, shape and place of each
-tensor, then their bytes. As in that library, wide types come first, so that each tensor is aligned.
+The format (safetensors' README): eight bytes with the length of a header, a JSON header with type, shape and place of
+each tensor, then their bytes. As in that library, wide types come first, so that each tensor is aligned.
 """
 
 import json
@@ -30,7 +30,7 @@ def generate_file(tensors: Mapping[str, torch.Tensor]) -> Iterator[memoryview]:
     ordered = sorted(tensors.items(), key=lambda pair: (-pair[1].element_size(), pair[0]))
     yield memoryview(build_header(ordered))
     for _, tensor in ordered:
-        whole = memoryview(tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy())
+        whole = tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy().data
         for start in range(0, len(whole), PIECE_BYTES):
             yield whole[start : start + PIECE_BYTES]
 

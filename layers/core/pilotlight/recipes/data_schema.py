@@ -13,8 +13,8 @@
     task         classes or number; where it is not given, text, truth values and at most 20 different whole numbers
                  are classes, everything else is a number
     classes      their names in the order of the outputs; sorted unless given, and then no other may occur
-    metric       what the model is judged by: accuracy, balanced_accuracy, f1, auc, top_3, top_5, top_10 or log_loss, and
-                 r2, mae, rmse or mape for numbers
+    metric       what the model is judged by: accuracy, balanced_accuracy, f1, auc, top_3, top_5, top_10 or log_loss;
+                 for numbers r2, mae, rmse or mape
     missing      drop the rows with gaps, or fill them with the mean or median of the training set, in the graph too. A
                  column of text is filled with its most frequent category
     image        size, one number or [height, width], and mode, grey or rgb; as the files are, unless given
