@@ -75,7 +75,7 @@ def find_progress(store: ObjectStore, run_name: str) -> Progress | None:
 
 
 def is_device_fault(error: BaseException) -> bool:
-    """Return whether an error is a device's, such as a memory error that ECC could not correct, and not the program's."""
+    """Return whether an error is a device's, as a memory error that ECC could not correct, and not the program's."""
     text = str(error)
     return any(word in text for word in DEVICE_FAULT_WORDS) and not any(word in text for word in PROGRAM_ERROR_WORDS)
 

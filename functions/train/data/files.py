@@ -66,7 +66,7 @@ def fetch_object(store: ObjectStore, key: str, path: Path) -> None:
 def copy_object(store: ObjectStore, key: str, path: Path) -> None:
     """Download an object to a file, once; `StoreError` when it is incomplete."""
     expected = store.get_size(key)
-    with path.open("wb") as target:
+    with path.open("w+b") as target:  # large ones are read again on the way, for their hash
         size, _ = download_object(store, key, target, expected)
     if size != expected:
         raise StoreError(f"The store gave {size:,} of the {expected:,} bytes of {key}.")

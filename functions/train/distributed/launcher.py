@@ -192,7 +192,7 @@ def run_torchrun_agent(torchrun_arguments: Sequence[str], train_arguments: Seque
 
 
 def summarize_failures(exit_codes: Sequence[int]) -> int:
-    """Summarize how processes failed, killed ones as negative numbers; the agent ends the others, with SIGTERM first."""
+    """Summarize how processes failed, killed ones as negative numbers; the agent ends the others by SIGTERM."""
     if any(code > 0 and code != FAULT for code in exit_codes):
         return GIVE_UP
     signals = [-code for code in exit_codes if code < 0]

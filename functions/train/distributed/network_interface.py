@@ -1,9 +1,9 @@
 """Which network interface the processes of several machines exchange gradients over.
 
 A container of a multi-node job of AWS Batch sees several: `eth0` or `eth1` of the VPC, `ecs-eth0` with a link-local
-address, which only the ECS agent answers on, `docker0` and `lo`. NCCL and Gloo take the first that is up, and where that
-is `ecs-eth0` the other machines cannot connect (NVIDIA/nccl, issue 859). So the one is named that leads to the main
-machine, unless the user has named one.
+address, which only the ECS agent answers on, `docker0` and `lo`. NCCL and Gloo take the first that is up, and where
+that is `ecs-eth0` the other machines cannot connect (NVIDIA/nccl, issue 859). So the one is named that leads to the
+main machine, unless the user has named one.
 """
 
 import fcntl

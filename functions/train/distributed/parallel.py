@@ -9,7 +9,7 @@ import inspect
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import distributed, nn
@@ -79,7 +79,7 @@ def wrap_model(model: nn.Module, strategy: Strategy, process_group: ProcessGroup
     )
 
 
-def get_buffer_options(wrapper: Callable[..., object]) -> dict[str, bool]:
+def get_buffer_options(wrapper: Callable[..., object]) -> dict[str, Any]:
     """Return the option that keeps a DDP from sending buffers in each pass: torch 2.13 gave it another name.
 
     The former one warns there. It also leaves buffers out when the processes start, where ours are alike anyway.

@@ -263,7 +263,8 @@ class CalibrationTotals:
             )
         )
         ece = float((counts * np.abs(confidences - accuracies)).sum() / total)
-        return ConfidenceCalibration(ece, *(float(sums.sum() / total) for sums in self._sums[1:]), bins)
+        confidence, accuracy = (float(sums.sum() / total) for sums in self._sums[1:])
+        return ConfidenceCalibration(ece, confidence, accuracy, bins)
 
 
 def compute_softmax(logits: Array) -> Array:

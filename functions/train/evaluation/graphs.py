@@ -33,7 +33,7 @@ def evaluate_graph(session: Session, data: Dataset, names: Collection[str] | Non
 
 
 def predict_answers(session: Session, inputs: Inputs) -> Array:
-    """Return what a graph answers: of logits (N, classes) the class (N, 1), of numbers themselves; no logits are kept."""
+    """Return what a graph answers: of logits (N, classes) the class (N, 1), else the number; no logits are kept."""
     batches = (run_graph(session, inputs[rows]) for rows in split_examples(inputs))
     return np.concatenate(
         [batch if batch.shape[-1] == 1 else batch.argmax(axis=-1, keepdims=True) for batch in batches]

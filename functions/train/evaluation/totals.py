@@ -112,7 +112,7 @@ class ClassificationTotals:
         """Score accuracy, the recall of each class, its mean (the balanced accuracy), F1, top-k, AUC and log loss."""
         supports, predicted, hits = (counts.numpy() for counts in (self.supports, self.predicted, self.hits))
         count = int(supports.sum())
-        recall = {self._classes[label]: float(hits[label] / supports[label]) for label in np.flatnonzero(supports)}
+        recall = {self._classes[at]: float(hits[at] / supports[at]) for at in np.flatnonzero(supports).tolist()}
         loss = float(self.loss) / count
         metrics = {
             "accuracy": float(hits.sum() / count),
@@ -198,7 +198,7 @@ def count_scores(odds: torch.Tensor, own: torch.Tensor, column: int) -> tuple[Ar
 
 
 def compute_curve_area(others: Array, own: Array) -> float | None:
-    """Compute the area from the counts of equal scores, ascending: pairs in the right order, ties half; None of none."""
+    """Compute the area from counts of equal scores, ascending: pairs in the right order, ties half; None of none."""
     pairs = float(others.sum()) * float(own.sum())
     below = np.cumsum(others) - others / 2
     return float((own * below).sum() / pairs) if pairs else None
@@ -289,7 +289,7 @@ class LanguageModelTotals:
 def split_rows(outputs: torch.Tensor, targets: torch.Tensor) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Split logits (n, classes) and labels (n,) into chunks of so many rows that their exponentials fit a cache."""
     rows = max(1, CHUNK_VALUES.get(outputs.device.type, CHUNK_VALUES["cpu"]) // max(1, outputs.shape[1]))
-    return zip(outputs.split(rows), targets.split(rows), strict=True)
+    return zip(torch.split(outputs, rows), torch.split(targets, rows), strict=True)
 
 
 def find_largest(rows: torch.Tensor) -> torch.Tensor:

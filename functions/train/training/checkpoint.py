@@ -8,7 +8,8 @@ A folder without a manifest, or with other hashes than in its manifest, is not a
 what is in a bucket must not run.
 """
 
-from collections.abc import Callable
+import hashlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -16,14 +17,14 @@ from typing import Any
 import safetensors
 import torch
 from msgspec import Struct
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from functions.train.errors import UnusableCheckpointError
-from functions.train.training.state import TrainerState, TrainingPosition
+from functions.train.training.state import Tensors, TrainerState, TrainingPosition
+from functions.train.training.tensor_file import PIECE_BYTES, count_bytes, generate_file
 from pilotlight.contracts.codec import DocumentT, decode_document, encode_document
 from pilotlight.contracts.manifest import ManifestFile
 from pilotlight.errors import InvalidInputError, NotFoundError
-from pilotlight.registry.registry import describe_file
 from pilotlight.storage.download import download_object
 from pilotlight.storage.object_store import ObjectStore
 
@@ -53,20 +54,39 @@ class CheckpointStore:
         return sorted((int(name) for name in names if name.isdecimal()), reverse=True)
 
     def write_state(self, state: TrainerState) -> None:
-        """Save a state; when it is safe, delete the older ones but one."""
+        """Save a state; when it is safe, delete the older ones but one.
+
+        The tensors are hashed on their way to the store, and never lie on a disk.
+        """
         step = state.position.step
         self._delete_checkpoint(step)
-        with TemporaryDirectory(prefix="pilotlight-checkpoint-") as folder:
-            paths = [Path(folder, TENSORS), Path(folder, STATE)]
-            save_file(state.tensors, paths[0])
-            paths[1].write_bytes(encode_document(state.position))
-            for path in paths:
-                self._store.put(self._path(step, path.name), path)
-            files = tuple(describe_file(path.name, path) for path in paths)
+        files = (self._put_tensors(step, state.tensors), self._put_position(step, state.position))
         manifest = CheckpointManifest(schema_version=SCHEMA_VERSION, recipe_sha256=self._recipe_sha256, files=files)
         self._store.create(self._path(step, MANIFEST), encode_document(manifest))
         for old in self.list_steps()[MAX_CHECKPOINTS:]:
             self._delete_checkpoint(old)
+
+    def _put_tensors(self, step: int, tensors: Tensors) -> ManifestFile:
+        """Write the tensors: in parts of several megabytes, or where all of them are fewer in one request."""
+        digest, size, path = hashlib.sha256(), 0, self._path(step, TENSORS)
+
+        def watch() -> Iterator[bytes | memoryview]:
+            nonlocal size
+            for piece in generate_file(tensors):
+                digest.update(piece)
+                size += len(piece)
+                yield piece
+
+        if count_bytes(tensors) <= PIECE_BYTES:
+            self._store.put(path, b"".join(watch()))
+        else:
+            self._store.put_chunks(path, watch())
+        return ManifestFile(TENSORS, size, digest.hexdigest())
+
+    def _put_position(self, step: int, position: TrainingPosition) -> ManifestFile:
+        document = encode_document(position)
+        self._store.put(self._path(step, STATE), document)
+        return ManifestFile(STATE, len(document), hashlib.sha256(document).hexdigest())
 
     def load_newest(self, on_message: MessageCallback) -> TrainerState | None:
         """Load the newest complete state; broken newer ones are reported and removed."""
@@ -96,7 +116,7 @@ class CheckpointStore:
 
     def _fetch_file(self, step: int, file: ManifestFile, target: Path) -> None:
         try:
-            with target.open("wb") as local:
+            with target.open("w+b") as local:  # large ones are read again on the way, for their hash
                 found = download_object(self._store, self._path(step, file.path), local, file.bytes)
         except NotFoundError as exc:
             raise UnusableCheckpointError(f"{file.path} is missing.") from exc

@@ -46,6 +46,7 @@ def evaluate_network(
         outputs = run_network(model, data.inputs[rows])
         if stop > start:
             totals.add(outputs, torch.from_numpy(data.targets[rows]).to(outputs.device))
+        del outputs  # before the next ones are computed
     totals.merge(process_group)
     return totals.score()
 

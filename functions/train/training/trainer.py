@@ -107,8 +107,11 @@ class Trainer:
             self._freeze_garbage_collector()
             on_step_end(self)
 
-    def capture_state(self) -> TrainerState:
-        """Capture all state that the next step depends on; `DivergedError` when the loss is not finite."""
+    def capture_state(self, memory: Tensors | None = None) -> TrainerState:
+        """Capture all state that the next step depends on; `DivergedError` when the loss is not finite.
+
+        `memory` has tensors of an earlier state that may be overwritten: fresh memory takes twice as long to fill.
+        """
         self.check_loss()
         position = TrainingPosition(
             step=self.step_count,
@@ -119,8 +122,17 @@ class Trainer:
         kept = {
             f"{part}/{name}": value for part, known in self._collect_tensors().items() for name, value in known.items()
         }
-        tensors = {name: parallel.gather_tensor(value.detach()).to("cpu", copy=True) for name, value in kept.items()}
+        tensors = {name: self._copy_tensor(name, value, (memory or {}).get(name)) for name, value in kept.items()}
         return TrainerState(position, tensors)
+
+    def _copy_tensor(self, name: str, value: torch.Tensor, memory: torch.Tensor | None) -> torch.Tensor:
+        """Copy a tensor to the CPU; the best weights there are never changed, and need no copy."""
+        whole = parallel.gather_tensor(value.detach())
+        if name.startswith("best/") and whole.device.type == "cpu":
+            return whole
+        if memory is None or (memory.shape, memory.dtype) != (whole.shape, whole.dtype):
+            return whole.to("cpu", copy=True)
+        return memory.copy_(whole)
 
     def check_loss(self) -> None:
         """Raise `DivergedError` when the running epoch's loss is not finite; waits for the device."""

@@ -5,7 +5,8 @@ from msgspec import structs
 
 from pilotlight.contracts.manifest import Manifest
 from pilotlight.gate import checks
-from pilotlight.gate.metrics import METRICS, EvaluationOutputs
+from pilotlight.gate.answers import EvaluationOutputs
+from pilotlight.gate.metrics import METRICS
 from pilotlight.gate.verdict import GateLimits
 from tests import fakes
 

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 from pilotlight.errors import UnsupportedError
 from pilotlight.gate import metrics
-from pilotlight.gate.metrics import METRICS, EvaluationOutputs
+from pilotlight.gate.answers import EvaluationOutputs
+from pilotlight.gate.metrics import METRICS
 
 
 def classified(right: list[bool], labels: list[int] | None = None) -> EvaluationOutputs:

@@ -234,7 +234,7 @@ class Dying(fakes.FaultyStore):
         super().put(path, data)
         self._count()
 
-    def put_chunks(self, path: str, chunks: Iterable[bytes]) -> None:
+    def put_chunks(self, path: str, chunks: Iterable[bytes | memoryview]) -> None:
         super().put_chunks(path, chunks)
         self._count()
 

@@ -74,11 +74,13 @@ def test_faults_of_a_device_and_errors_of_the_program(text: str, expected: bool)
 
 
 def test_failing_gpu_of_the_only_process_is_one_sentence() -> None:
-    with pytest.raises(DeviceFaultError, match=r"The GPU of process 0 failed: CUDA error: .* encountered\. Start the"):
-        with join_process_group({}):
-            raise RuntimeError(ECC)
+    said = r"The GPU of process 0 failed: CUDA error: .* encountered\. Start the"
+    with pytest.raises(DeviceFaultError, match=said), join_process_group({}):
+        raise RuntimeError(ECC)
     with (
-        pytest.raises(DeviceMemoryError, match="too little memory: CUDA out of memory. Tried to allocate 2 GiB. Set a"),
+        pytest.raises(
+            DeviceMemoryError, match=r"too little memory: CUDA out of memory. Tried to allocate 2 GiB. Set a"
+        ),
         translate_faults(SINGLE_PROCESS),
     ):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.")

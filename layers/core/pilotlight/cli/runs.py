@@ -291,7 +291,8 @@ def format_best_epoch(run_summary: dict[str, Any]) -> str:
         return ""
     metric = line.validation_accuracy
     judged = "" if metric is None else f"{line.metric} {format_metric_value(line.metric, metric)}, "
-    return f"{judged}{remote_trainings.format_monitored(line)}loss {format_loss(line.validation_loss)} in epoch {line.number}"
+    judged += remote_trainings.format_monitored(line)
+    return f"{judged}loss {format_loss(line.validation_loss)} in epoch {line.number}"
 
 
 def plot_run_losses(run: TrainingRun) -> list[str]:

@@ -57,15 +57,14 @@ def load_statistics(path: Path) -> AnswerStatistics:
 class EvaluationOutputs:
     """A model's answers to a test set, and the targets; the first dimension is the example."""
 
-    outputs: Array | AnswerStatistics  # logits (N, C) or (N, T, C), or numbers (N, 1); or what was kept of them
+    outputs: Array  # logits (N, C) or (N, T, C), or numbers (N, 1); empty where only a part was kept
     targets: Array  # int (N,) or (N, T), or float (N, 1)
+    kept: AnswerStatistics | None = None
 
     @cached_property
     def statistics(self) -> AnswerStatistics:
         """The reduced answers."""
-        if isinstance(self.outputs, AnswerStatistics):
-            return self.outputs
-        return reduce_answers([self.outputs], self.targets)
+        return reduce_answers([self.outputs], self.targets) if self.kept is None else self.kept
 
     @property
     def correct_share(self) -> Array:
@@ -108,7 +107,7 @@ def compute_odds_step(examples: int, classes: int) -> int:
 def reduce_batch(outputs: Array, targets: Array | None, odds_rows: Array) -> AnswerStatistics:
     """Reduce one batch."""
     numeric = np.issubdtype(outputs.dtype, np.number)
-    finite = np.isfinite(outputs).reshape(len(outputs), -1).all(axis=1) if numeric else np.ones(len(outputs), bool)
+    finite = np.asarray(np.isfinite(outputs).reshape(len(outputs), -1).all(axis=1)) if numeric else find_all(outputs)
     shape = np.array(outputs.shape[1:], np.int64)
     if targets is None or not numeric:
         return AnswerStatistics(finite, shape)
@@ -120,6 +119,11 @@ def reduce_batch(outputs: Array, targets: Array | None, odds_rows: Array) -> Ans
     if outputs.size == len(outputs):
         return AnswerStatistics(finite, shape, numbers=outputs.reshape(len(outputs)).astype(np.float64))
     return AnswerStatistics(finite, shape)
+
+
+def find_all(outputs: Array) -> Array:
+    """Return that each example is finite: its outputs are texts."""
+    return np.ones(len(outputs), bool)
 
 
 def measure_classes(outputs: Array, targets: Array) -> tuple[Array, Array]:
@@ -146,7 +150,8 @@ def compute_log_odds(rows: Array) -> Array:
     others = shares.sum(axis=1, keepdims=True) - shares
     np.put_along_axis(shares, largest, 0, axis=1)
     np.put_along_axis(others, largest, shares.sum(axis=1, keepdims=True), axis=1)  # exact where it is nearly sure
-    return (shifted - np.log(np.maximum(others, np.finfo(np.float64).tiny))).astype(np.float32)
+    odds = shifted - np.log(np.maximum(others, np.finfo(np.float64).tiny))
+    return np.asarray(odds, np.float32)
 
 
 def share_of_each(hits: Array) -> Array:

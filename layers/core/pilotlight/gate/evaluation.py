@@ -37,7 +37,7 @@ class ProbedVersion:
 
     def pair_with_targets(self, targets: Array, precision: Precision | None = None) -> EvaluationOutputs:
         """Pair a variant's answers with the targets; the default is the served variant."""
-        return EvaluationOutputs(self.outputs[precision or self.manifest.serve], targets)
+        return EvaluationOutputs(np.zeros(0), targets, self.outputs[precision or self.manifest.serve])
 
 
 @dataclass(frozen=True)

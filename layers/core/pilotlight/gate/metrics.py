@@ -88,7 +88,9 @@ def weighted_area(scores: Array, own: Array, counts: Array) -> Array:
     others, of_class = (np.add.reduceat((counts * chosen)[:, order], starts, axis=1) for chosen in (~own, own))
     below = np.cumsum(others, axis=1) - others / 2  # a tie counts half
     pairs = others.sum(axis=1) * of_class.sum(axis=1)
-    return np.divide((of_class * below).sum(axis=1), pairs, out=np.full(len(counts), np.nan), where=pairs > 0)
+    ordered = np.asarray((of_class * below).sum(axis=1))
+    areas: Array = np.divide(ordered, pairs, out=np.full(len(counts), np.nan), where=pairs > 0)
+    return areas
 
 
 def top_score(place: int, answers: EvaluationOutputs, counts: Array) -> Array:

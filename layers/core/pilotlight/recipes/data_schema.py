@@ -24,8 +24,8 @@
     time         the column to split by: training examples are the earliest, test examples the latest. It is not learned
                  from
     classes      their names in the order of the outputs; sorted unless given, and then no other may occur
-    metric       what the model is judged by: accuracy, balanced_accuracy, f1, auc, top_3, top_5, top_10 or log_loss, and
-                 r2, mae, rmse or mape for numbers
+    metric       what the model is judged by: accuracy, balanced_accuracy, f1, auc, top_3, top_5, top_10 or log_loss;
+                 for numbers r2, mae, rmse or mape
     missing      drop the rows with gaps, or fill them with the mean or median of the training set, in the graph too. A
                  column of text is filled with its most frequent category
     unknown      of a column of text, a category that no row of training had, when the model is asked: missing (the

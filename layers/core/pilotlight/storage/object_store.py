@@ -167,7 +167,7 @@ class ObjectStore:
         with self._translate_errors(path):
             obstore.put(self._store, path, data)
 
-    def put_chunks(self, path: str, chunks: Iterable[bytes]) -> None:
+    def put_chunks(self, path: str, chunks: Iterable[bytes | memoryview]) -> None:
         """Write the object as `put` does, from chunks that need not fit into memory together."""
         with self._translate_errors(path):
             writer = obstore.open_writer(self._store, path)

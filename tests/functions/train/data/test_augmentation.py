@@ -9,7 +9,7 @@ import torch
 from functions.train.data import Array, augmentation
 from functions.train.data.augmentation import transform_images
 from functions.train.data.split import Splits
-from functions.train.training import trainer
+from functions.train.training import prediction
 from functions.train.training.step import StepResult, TrainStep
 from functions.train.training.trainer import seed_torch
 from pilotlight.errors import InvalidInputError
@@ -106,14 +106,14 @@ def test_only_training_batches_are_changed(splits: Splits, monkeypatch: pytest.M
         trained_on.extend(image.tobytes() for image in batch.numpy())
         return original(self, batch, truth, rate, number, examples)
 
-    def predict(network: torch.nn.Module, images: Array, batch_size: int = 1024) -> Array:
+    def run(network: torch.nn.Module, images: Array) -> torch.Tensor:
         judged_on.append(images)
-        return asked(network, images, batch_size)
+        return asked(network, images)
 
-    original, asked = TrainStep.take_step, trainer.predict_outputs
+    original, asked = TrainStep.take_step, prediction.run_network
     before = {name: getattr(splits, name).sha256 for name in ("train", "validation", "test", "calibration")}
     monkeypatch.setattr(TrainStep, "take_step", take)
-    monkeypatch.setattr(trainer, "predict_outputs", predict)
+    monkeypatch.setattr(prediction, "run_network", run)
     trained(recipe, splits)
     assert len(trained_on) == len(splits.train)
     assert not known.intersection(trained_on)

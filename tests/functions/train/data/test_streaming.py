@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from functions.train.__main__ import main
 from functions.train.data import files
 from functions.train.data.cleaning import CleaningReport
-from functions.train.data.files import DataRoot
+from functions.train.data.files import DataRoot, fetch_object
 from functions.train.data.load import load_splits
 from functions.train.data.loader import compute_batch_sizes, load_batches
 from functions.train.data.passes import MiniBatch
@@ -345,7 +345,8 @@ from pathlib import Path
 from functions.train.data.load import load_splits
 from functions.train.data.loader import compute_batch_sizes
 from pilotlight.recipes.data_schema import SplitFractions, UserDataOptions
-from functions.train.data.files import DataRoot
+from pilotlight.storage.object_store import open_store
+from functions.train.data.files import DataRoot, fetch_object
 fractions = SplitFractions(train=0.96, validation=0.02, test=0.02)
 for path in (("0000.npz", "0001.npz", "0002.npz", "0003.npz"), "*.npz"):
     options = UserDataOptions(path=path, target="y", fractions=fractions, streaming=True, buffer=1000, calibration=50)
@@ -369,3 +370,11 @@ def test_memory_does_not_grow_with_the_number_of_shards(tmp_path: Path) -> None:
     few, many = (tuple(map(int, line.split())) for line in done.stdout.splitlines())
     assert many[0] == pytest.approx(15 * few[0], rel=0.02)  # 8 and 120 MB, of which 2 MB are the buffer
     assert many[1] - few[1] < 25_000  # kB; the held sets grow by 4 MB
+
+
+def test_file_of_several_parts_is_fetched(tmp_path: Path) -> None:
+    """More than a part is hashed from the file itself, which must be open for reading."""
+    store, content = open_store("memory://"), bytes(range(256)) * 40_000
+    store.put("data/large.bin", content)
+    fetch_object(store, "data/large.bin", tmp_path / "large.bin")
+    assert (tmp_path / "large.bin").read_bytes() == content

@@ -207,7 +207,12 @@ def test_main_machine_alone_decides_on_a_fault(node: int, monkeypatch: pytest.Mo
     for name in (EXIT_FILE, "TORCH_ELASTIC_SHUTDOWN_TIMEOUT", "OMP_NUM_THREADS"):
         monkeypatch.setenv(name, "1")
     layout = ClusterLayout(1, nodes=2, node_rank=node)
-    assert launch_processes(layout, [], lambda reason: asked.append(reason) or 75) == (1 if node else 75)
+
+    def decide(reason: str) -> int:
+        asked.append(reason)
+        return 75
+
+    assert launch_processes(layout, [], decide) == (1 if node else 75)
     assert asked == ([] if node else ["a process was ended by signal 9"])
 
 

@@ -210,6 +210,7 @@ def kept(
         trained(recipe, splits, Ticking(-1))
     except PausedError as exc:
         return store, str(exc)
+    keeper.finish()
     return store, ""
 
 

@@ -8,14 +8,19 @@ import pytest
 import torch
 from torch import nn
 
-from functions.train.data.split import Splits
+from functions.train.data.files import DataRoot
+from functions.train.data.load import load_splits
+from functions.train.data.split import Splits, scale_targets
 from functions.train.errors import DivergedError
+from functions.train.evaluation.metric_check import check_metrics
 from functions.train.evaluation.metrics import score_outputs
 from functions.train.models import build
-from functions.train.training.prediction import predict_outputs
+from functions.train.training.prediction import evaluate_network, predict_outputs
 from functions.train.training.trainer import compute_learning_rates, seed_torch, train_model
 from functions.train.training.training_history import EarlyStopping, EpochMetrics, TrainingHistory
-from pilotlight.recipes.schema import CosineOptions, Recipe, StoppingOptions
+from pilotlight.contracts.metric import METRICS
+from pilotlight.errors import InvalidInputError
+from pilotlight.recipes.schema import CosineOptions, Recipe, StoppingOptions, load_recipe
 from tests.functions.train.conftest import tiny_recipe
 
 
@@ -54,6 +59,77 @@ def test_early_stopping_restores_the_best_weights(
     losses: list[float], patience: int, min_delta: float, expected: tuple[int, float, int]
 ) -> None:
     assert run_through(losses, StoppingOptions(patience=patience, min_delta=min_delta)) == expected
+
+
+@pytest.mark.parametrize(
+    ("metric", "values", "expected"),
+    [
+        ("f1", [0.5, 0.9, 0.8, 0.7], (4, 2.0, 2)),  # higher is better
+        ("mae", [5.0, 3.0, 4.0, 4.0], (4, 2.0, 2)),  # lower is
+        ("auc", [None, 0.6, 0.7, 0.6], (4, 3.0, 3)),  # an undefined one is the worst
+    ],
+)
+def test_weights_of_the_best_metric_are_kept_whatever_the_loss(
+    metric: str, values: list[float | None], expected: tuple[int, float, int]
+) -> None:
+    network, stopping = nn.Linear(1, 1, bias=False), EarlyStopping(StoppingOptions(patience=2))
+    for number, value in enumerate(values, 1):
+        nn.init.constant_(network.weight, number)
+        told = replace(epoch(number, -number), monitored=metric, monitored_value=value)  # the loss falls all the time
+        if stopping.record_epoch(told, network):
+            break
+    best = stopping.restore_best_weights(network)
+    assert (number, network.weight.item(), best.number) == expected
+
+
+@pytest.mark.parametrize("metric", ["f1", "auc", "top_3", "log_loss"])
+def test_training_stops_by_the_metric_that_is_named(metric: str, splits: Splits) -> None:
+    recipe = tiny_recipe("epochs=4", "optimiser.learning_rate=0.3", f"early_stopping={{patience: 4, metric: {metric}}}")
+    network, history = trained(recipe, splits)
+    values = [one.monitored_value for one in history.epochs]
+    assert all(one.monitored == metric for one in history.epochs)
+    kind = METRICS[metric]
+    best = (max if kind.higher_is_better else min)(value for value in values if value is not None)
+    assert history.best_epoch.monitored_value == best
+    found = evaluate_network(network, splits.validation, (metric,))  # of the weights that were kept
+    assert found.metrics[metric] == pytest.approx(best, rel=1e-12)
+
+
+def test_numbers_are_monitored_in_their_own_unit() -> None:
+    recipe = load_recipe("diabetes", ["epochs=3", "early_stopping={patience: 5, metric: mae}"])
+    plain = load_splits(recipe.data, DataRoot())
+    network, history = trained(recipe, scale_targets(plain))
+    score = evaluate_network(build.restore_scale(network, plain.train), plain.validation)
+    assert history.best_epoch.monitored_value == pytest.approx(score.metrics["mae"], rel=1e-5)
+    assert score.metrics["mae"] > 20  # of a disease's progression, 25 to 346
+
+
+@pytest.mark.parametrize(
+    ("name", "overrides", "said"),
+    [
+        (
+            "digits",
+            ["early_stopping.metric=mae"],
+            "early_stopping.metric is 'mae', and the targets are classes; it must",
+        ),
+        (
+            "diabetes",
+            ["early_stopping.metric=f1"],
+            "is 'f1', and the targets are numbers; it must be r2, mae, rmse or mape",
+        ),
+        ("wine", ["early_stopping.metric=top_3"], "is 'top_3', and there are 3 classes, so that it is always 1"),
+    ],
+)
+def test_metric_of_other_targets_is_refused_before_the_training(name: str, overrides: list[str], said: str) -> None:
+    recipe = load_recipe(name, overrides)
+    with pytest.raises(InvalidInputError, match=said):
+        check_metrics(recipe, load_splits(recipe.data, DataRoot()))
+
+
+def test_curve_of_one_class_alone_is_refused(splits: Splits) -> None:
+    alone = splits.validation.select(np.flatnonzero(splits.validation.targets == 3))
+    with pytest.raises(InvalidInputError, match="'auc', and the validation set has examples of one class alone"):
+        check_metrics(tiny_recipe("early_stopping.metric=auc"), replace(splits, validation=alone))
 
 
 def test_there_is_nothing_to_restore_before_the_first_epoch() -> None:
