@@ -18,7 +18,7 @@ from pilotlight.runtime.golden_recorder import Feeds
 from pilotlight.runtime.scored_output import choose_scored_output, to_scores
 from pilotlight.runtime.session import Session
 
-MADE_UP_SEEDS = 16  # of which each gives three examples
+MADE_UP_SEEDS = 16  # of which each gives three examples; the first is that of the golden requests
 MADE_UP_SECONDS = 20.0  # for making them up, after which there are fewer
 
 
@@ -109,7 +109,7 @@ def has_rows(feed: Feeds) -> bool:
 def make_up_requests(session: Session, given: Sequence[Feeds]) -> tuple[Feeds, ...]:
     """Make up more requests beside those that are given; none if an input is text."""
     made, end = list(given), time.monotonic() + MADE_UP_SECONDS
-    for seed in range(MADE_UP_SEEDS):
+    for seed in range(1, MADE_UP_SEEDS):
         if time.monotonic() > end:
             break
         made += golden_recorder.generate_feeds(session, seed)

@@ -17,7 +17,7 @@ from pilotlight.contracts.metric import METRICS
 from pilotlight.runtime.session import Session, open_session
 
 MAX_SECONDS = 240.0  # for all candidates; what has not begun by then is told as left out
-CANDIDATE_TIMING_SECONDS = 1.0  # of requests to each candidate
+CANDIDATE_TIMING_SECONDS = 0.5  # of requests to each candidate
 
 
 @dataclass(frozen=True)

@@ -79,7 +79,7 @@ class QuantizationSource:
         if examples is None or examples.targets is None:
             return None
         if layout := examples.layout.description:
-            self.show(f"Examples are fed to the graph {layout}.")
+            self.show(f"The graph takes the examples {layout}.")
         session = open_session(str(self.graph))
         output = choose_scored_output(session)
         scores = run_examples(session, examples.take(slice(0, 2)).inputs, examples.layout, [output])[output]

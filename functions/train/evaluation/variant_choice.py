@@ -70,8 +70,9 @@ class Loss:
     def __str__(self) -> str:
         definition = METRICS[self.metric]
         relation = "within" if self.is_within_budget else "more than"
+        change = "gains" if self.amount < 0 else "loses"
         return (
-            f"it loses {definition.format_difference(self.amount, self.metric)}, {relation} the budget of "
+            f"it {change} {definition.format_difference(abs(self.amount), self.metric)}, {relation} the budget of "
             f"{self.budget:.{definition.decimals}f}"
         )
 

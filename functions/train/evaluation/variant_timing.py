@@ -11,7 +11,7 @@ from pilotlight.runtime.session import Session
 ROUNDS = 200  # single requests to each variant
 MIN_ROUNDS = 5
 WARM_UP_ROUNDS = 3  # are not counted
-MAX_SECONDS = 3.0  # for all rounds, after which there are fewer
+MAX_SECONDS = 2.0  # for all rounds, after which there are fewer
 
 
 def measure_request_times(

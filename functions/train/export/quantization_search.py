@@ -56,7 +56,12 @@ def select_best_candidate(candidates: Sequence[QuantizationCandidate]) -> Quanti
     written = [one for one in candidates if not one.failed]
     if not written:
         return None
-    return written[-1] if written[-1].holds else min(written, key=lambda one: one.points_lost)
+    return written[-1] if written[-1].holds else min(written, key=rank_loss)
+
+
+def rank_loss(candidate: QuantizationCandidate) -> tuple[bool, float]:
+    """Rank a written candidate by what it loses, after all others if it is not even smaller than fp32."""
+    return (candidate.size_ratio or 0.0) >= 1, candidate.points_lost
 
 
 @dataclass(frozen=True)
@@ -76,12 +81,12 @@ class CandidateSearch(ABC):
         least = path.with_name(f"{path.name}.least")  # the written one that loses least so far
         for plan, spared in self.generate_plans():
             candidate = self.try_plan(plan, spared, path)
-            best = min((one.points_lost for one in tried if not one.failed), default=float("inf"))
+            best = min((rank_loss(one) for one in tried if not one.failed), default=(True, float("inf")))
             tried.append(candidate)
             if candidate.holds:
                 least.unlink(missing_ok=True)
                 return tuple(tried)
-            if not candidate.failed and candidate.points_lost < best:
+            if not candidate.failed and rank_loss(candidate) < best:
                 path.replace(least)
         path.unlink(missing_ok=True)
         if least.exists():

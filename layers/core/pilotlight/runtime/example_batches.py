@@ -35,14 +35,12 @@ class BatchLayout:
 
     @property
     def description(self) -> str:
-        """Where the examples are, for people; empty if they come first everywhere and in any number."""
-        elsewhere = [
-            f"{name!r} along axis {axis}" for name, axis in self.inputs.items() if axis is not None and axis > 0
-        ]
-        shared = [f"{name!r} is the same for all" for name, axis in self.inputs.items() if axis is None]
-        answers = [f"answers {name!r} along axis {axis}" for name, axis in self.outputs.items() if axis]
+        """Where the examples are, for people: clauses; empty if they come first everywhere and in any number."""
+        axes = [("input", *pair) for pair in self.inputs.items()] + [("output", *pair) for pair in self.outputs.items()]
+        elsewhere = [f"along axis {axis} of the {kind} {name!r}" for kind, name, axis in axes if axis and axis > 0]
+        shared = [f"all with the same {name!r}" for name, axis in self.inputs.items() if axis is None]
         size = [f"{self.size} at a time"] if self.size is not None else []
-        return ", ".join([*size, *elsewhere, *shared, *(answers if self.size is None else [])])
+        return ", ".join([*size, *elsewhere, *shared])
 
     def count_examples(self, arrays: Mapping[str, Array]) -> tuple[int, ...]:
         """Count the examples in each input; more than one number if the inputs differ."""
