@@ -97,6 +97,8 @@ def complete_image_steps(steps: ProcessingSteps, facts: GraphFacts, assumed: Ass
     spec = next((spec for spec in facts.session.inputs if spec.name == steps["input"]), None)
     if spec is None:
         return steps
+    if len(spec.shape) != 4 and set(steps) - {"kind", "input"}:
+        return steps  # the publisher knows
     if len(spec.shape) != 4:
         shape = f"[{', '.join(map(str, spec.shape))}]"
         raise InvalidInputError(
