@@ -17,6 +17,7 @@ from pilotlight.contracts import label_file
 from pilotlight.contracts.codec import encode_document
 from pilotlight.contracts.manifest import EvaluationSet, ManifestDraft, Variant
 from pilotlight.errors import InvalidInputError, PilotlightError
+from pilotlight.gate import sample_requests
 from pilotlight.runtime import golden_recorder, onnx_header
 from pilotlight.runtime.golden_recorder import Feeds
 from pilotlight.runtime.session import Session, open_session
@@ -46,6 +47,7 @@ def build_convert_parser() -> argparse.ArgumentParser:
     parser.add_argument("--quantize", choices=("auto", "int8", "int4", "none"), default="none")
     parser.add_argument("--evaluation", type=Path, metavar="FILE")
     parser.add_argument("--calibration", type=Path, metavar="FILE")
+    parser.add_argument("--sample", type=Path, metavar="FILE")
     return parser
 
 
@@ -57,7 +59,8 @@ def build_version_files(options: argparse.Namespace) -> None:
     model = source.convert_source(options.path, folder / "model.fp32.onnx", options.task)
     session = open_session(str(model.graph))
     evaluation, calibration = load_evaluation_and_calibration(options, session)
-    feeds = choose_golden_feeds(model, session, evaluation or calibration)
+    samples = sample_requests.load_samples(options.sample, session.inputs) if options.sample else ()
+    feeds = samples or choose_golden_feeds(model, session, evaluation or calibration)
     labels = model.labels if options.labels is None else label_file.read_label_file(options.labels)
     choice = choose_variants(QuantizationSource(model.graph, feeds, labels, evaluation, calibration), options.quantize)
     golden_requests = golden_recorder.record_golden_requests(choice.graphs[choice.serve], choice.serve, feeds)

@@ -36,7 +36,7 @@ CASES = {
     "m.tflite": (b"\x1c\x00\x00\x00TFL3\x14\x00", "it is a TensorFlow Lite model; convert it with python -m tf2onnx"),
     "m.gguf": (b"GGUF\x03\x00\x00\x00", "it is a GGUF file, of llama.cpp"),
     "m.mlmodel": (b"\x08\x05\x12", "it is a Core ML model"),
-    "m.safetensors": (b"\x10\x00\x00\x00\x00\x00\x00\x00{}", "it is a file of weights without a graph; publish the fold"),
+    "m.safetensors": (b"\x10\x00\x00\x00\x00\x00\x00\x00{}", "it is a file of weights without a graph; publish"),
     "m.onnx.gz": (b"\x1f\x8b\x08", "it is compressed with gzip; unpack it"),
     "m.py": (b"def f():\n    pass\n", "it is Python code; say which object of it: file.py:NAME"),
     "m.npz": (b"PK\x03\x04" + b"x.npy", "it is arrays of numpy; publish a model; npz files are for --evaluation"),

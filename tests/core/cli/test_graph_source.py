@@ -121,13 +121,6 @@ def test_a_card_says_what_is_known(run: Run, store: str) -> None:
     assert "were recorded and repeated" in card
 
 
-def test_where_none_can_be_recorded_that_is_said(run: Run, store: str) -> None:
-    code, out, err = run("publish", str(fakes.MODELS / "echo-bytes.onnx"), "--name", "m")
-    assert (code, out) == (0, "m:1\n")
-    assert "No golden requests are recorded" in err
-    assert Registry(open_store(store)).load_manifest("m", 1).golden is None
-
-
 def test_weights_beside_the_graph_come_along_and_answer(run: Run, store: str, tmp_path: Path) -> None:
     (tmp_path / "m.onnx").write_bytes(apart("w.bin"))
     (tmp_path / "w.bin").write_bytes(np.array([1, 2, 3], np.float32).tobytes())

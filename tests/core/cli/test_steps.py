@@ -126,7 +126,7 @@ def test_tabular_needs_its_columns(run: Run, store: str, tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("task", "documents", "content", "hint"),
     [
-        ("image", {}, None, "No preprocessor_config.json in"),
+        ("image", {}, None, "the graph's 'x' is [batch, 3], and images are [batch, channels, height, width]"),
         ("image", {"preprocessor_config": {"crop_pct": 0.9}}, None, "has 'crop_pct', which only its own code"),
         ("image", {"preprocessor_config": {"size": {"longest_edge": 9}}}, None, "has the size {'longest_edge': 9}"),
         ("image", {"preprocessor_config": [1]}, None, "must hold a mapping, not list"),

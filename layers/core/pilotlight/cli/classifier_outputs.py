@@ -3,19 +3,18 @@
 It also finds other names for a step's outputs where the graph has outputs of theirs.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 import numpy as np
 
 from pilotlight.cli.console import ERRORS
+from pilotlight.cli.inferred_steps import GraphFacts
 from pilotlight.contracts.manifest import ManifestDraft, Task
 from pilotlight.contracts.processing import ClassificationPostprocessing, Postprocessing
-from pilotlight.runtime import golden_recorder
 from pilotlight.runtime.classifier_graph import ClassifierOutputs
 from pilotlight.runtime.datatypes import Array
-from pilotlight.runtime.session import Session
 
 # The names that a step's outputs have where the graph has the usual ones. The graph's names stay, since golden requests
 # and repositories of Triton name them.
@@ -30,65 +29,38 @@ SUM_TOLERANCE = 1e-3  # of a row's probabilities, which are float32
 
 
 def add_postprocessing(
-    draft: ManifestDraft, classifier: ClassifierOutputs | None, task: Task | None, session: Session
+    draft: ManifestDraft, classifier: ClassifierOutputs | None, task: Task | None, facts: GraphFacts
 ) -> ManifestDraft:
     """Add the finish of a classifier whose scores are probabilities, unless it has one or the graph is asked for."""
     if classifier is None or task == "tensor" or draft.postprocess is not None:
         return draft
-    if not gives_probabilities(classifier, session):
+    if not gives_probabilities(classifier, facts):
         return draft
     finish = ClassificationPostprocessing(output=classifier.scores, activation="none")
     return msgspec.structs.replace(draft, postprocess=finish)
 
 
-def complete_finish(steps: dict[str, Any], classifier: ClassifierOutputs | None, session: Session) -> dict[str, Any]:
-    """Complete a publisher's finish from the classifier: its scores, which are probabilities already."""
+def complete_finish(steps: dict[str, Any], classifier: ClassifierOutputs | None) -> dict[str, Any]:
+    """Let a publisher's classification read the classifier's scores, unless it names an output."""
     finish = steps.get("finish")
     if classifier is None or not finish or finish.get("kind") != "classification":
         return steps
-    known: dict[str, Any] = {"output": classifier.scores}
-    if gives_probabilities(classifier, session):
-        known["activation"] = "none"
-    return steps | {"finish": known | finish} if finish.get("output", classifier.scores) == classifier.scores else steps
+    return steps | {"finish": {"output": classifier.scores} | finish}
 
 
-def gives_probabilities(classifier: ClassifierOutputs, session: Session) -> bool:
+def gives_probabilities(classifier: ClassifierOutputs, facts: GraphFacts) -> bool:
     """Return whether the scores are a probability for each class: by their shape, and by what the graph answers.
 
     A graph that answers no made-up request is believed.
     """
-    spec = next((each for each in session.outputs if each.name == classifier.scores), None)
+    spec = facts.find_output(classifier.scores)
     if spec is None or spec.datatype not in {"FP32", "FP64"} or len(spec.shape) != 2 or not classifier.labels:
         return False
     if spec.shape[1] != len(classifier.labels) and isinstance(spec.shape[1], int):
         return False
-    if any(each.name != spec.name and len(each.shape) == 2 and 1 not in each.v2_shape for each in session.outputs):
+    if any(each.name != spec.name and len(each.shape) == 2 and 1 not in each.v2_shape for each in facts.outputs):
         return False  # a label for each of several targets
-    return all(is_distribution(scores, len(classifier.labels)) for scores in compute_scores(session, spec.name))
-
-
-def compute_scores(session: Session, output: str) -> list[Array]:
-    """Compute the scores of made-up requests, as far as the graph answers them."""
-    return [
-        session.run(feed, [output])[output] for feed in build_feeds(session) if golden_recorder.can_run(session, feed)
-    ]
-
-
-def build_feeds(session: Session) -> Sequence[Mapping[str, Array]]:
-    """Build made-up requests; texts are one letter."""
-    numeric = golden_recorder.generate_candidates(session)
-    if numeric:
-        return numeric
-    random = np.random.default_rng(0)
-    sizes = {spec.name: [each if isinstance(each, int) else 1 for each in spec.shape] for spec in session.inputs}
-    return [
-        {
-            spec.name: np.full(sizes[spec.name], "a", object)
-            if spec.datatype == "BYTES"
-            else golden_recorder.generate_input(spec, 1, random)
-            for spec in session.inputs
-        }
-    ]
+    return all(is_distribution(scores, len(classifier.labels)) for scores in facts.answers.get(spec.name, ()))
 
 
 def is_distribution(scores: Array, classes: int) -> bool:

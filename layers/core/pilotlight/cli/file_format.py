@@ -12,7 +12,10 @@ from pilotlight.errors import InvalidInputError
 
 Description = tuple[str, str]  # what a file is, and what to do instead
 HEAD_BYTES = 4096  # of a file, which tell its format
-BRING = "bring an ONNX file, a Hugging Face checkpoint folder with safetensors, a Triton model, a .pt2 file, or file.py:NAME"
+BRING = (
+    "bring an ONNX file, a Hugging Face checkpoint folder with safetensors, a Triton model, a .pt2 file, or "
+    "file.py:NAME"
+)
 NO_ONNX = "is not an ONNX file: it is"
 NO_PICKLE = "may hold a pickle, which runs whatever code its author put into it, and is not opened"
 EXPORT_TORCH = "bring file.py:NAME, a function that gives the module, or what torch.onnx.export writes"
@@ -46,12 +49,12 @@ SUFFIXES: dict[str, tuple[str, str]] = {
     ".pth": (NO_PICKLE, EXPORT_TORCH),
     ".ckpt": (NO_PICKLE, EXPORT_TORCH),
     ".bin": (NO_PICKLE, EXPORT_OPTIMUM),
-    ".safetensors": ("a file of weights without a graph", f"publish the folder with its config.json, or {EXPORT_OPTIMUM}"),
+    ".safetensors": ("a file of weights without a graph", f"publish its folder with config.json, or {EXPORT_OPTIMUM}"),
     ".h5": ("a Keras model in HDF5", EXPORT_TENSORFLOW),
     ".hdf5": ("a Keras model in HDF5", EXPORT_TENSORFLOW),
     ".keras": ("a Keras model", EXPORT_TENSORFLOW),
     ".pb": ("a graph of TensorFlow", EXPORT_TENSORFLOW),
-    ".tflite": ("a TensorFlow Lite model", "convert it with python -m tf2onnx.convert --tflite, and publish the .onnx file"),
+    ".tflite": ("a TensorFlow Lite model", "convert it with python -m tf2onnx.convert --tflite, and publish that"),
     ".gguf": ("a GGUF file, of llama.cpp", "it holds weights without a graph; publish the ONNX export of the model"),
     ".mlmodel": ("a Core ML model", "publish the ONNX export of the model that it was made of"),
     ".ort": ("a model in onnxruntime's own format", "publish the .onnx file that it was made of"),

@@ -67,6 +67,7 @@ def build_version_summary(manifest: Manifest) -> dict[str, Any]:
         "serve": manifest.serve,
         "metric": manifest.metric or "accuracy",  # manifests of before the field name no other
         "bytes": manifest.served_bytes,
+        "golden": "recorded" if manifest.golden is not None else "not checked",
         "metrics": {precision: variant.metrics for precision, variant in manifest.variants.items()},
         "created": manifest.created,
         "by": manifest.by,
@@ -76,7 +77,7 @@ def build_version_summary(manifest: Manifest) -> dict[str, Any]:
 def build_versions_table(model: dict[str, Any]) -> Table:
     """Build a model's table, with the metric of the served variant."""
     table = Table(title=model["name"], title_justify="left", title_style="bold")
-    for column in ("version", "aliases", "served", "kB", "measured", "created"):
+    for column in ("version", "aliases", "served", "kB", "measured", "golden", "created"):
         table.add_column(column, justify="right" if column in ("version", "kB", "measured") else "left")
     for version in model["versions"]:
         if "error" in version:
@@ -88,6 +89,7 @@ def build_versions_table(model: dict[str, Any]) -> Table:
             version["serve"],
             f"{version['bytes'] / 1000:,.1f}",
             format_measured_metric(version),
+            version["golden"],
             version["created"][:16].replace("T", " "),
         )
     return table

@@ -12,10 +12,9 @@ from typing import Any
 
 import msgspec
 
+from pilotlight.cli.assumptions import Assumptions
 from pilotlight.contracts.manifest import Task, TensorSpec
-from pilotlight.contracts.processing import ImagePreprocessing
 from pilotlight.errors import InvalidInputError
-from pilotlight.runtime.session import Session
 
 ProcessingSteps = dict[str, Any]  # a document of pilotlight.contracts.processing, not yet checked
 RESAMPLE_FILTERS = (
@@ -56,23 +55,26 @@ def read_processing_file(file: Path, task: Task | None) -> ProcessingSteps:
     return content
 
 
-def read_hugging_face_steps(folder: Path, task: Task, session: Session, labels: Sequence[str]) -> ProcessingSteps:
-    """Read the steps of a task from the files of a Hugging Face model."""
+def read_hugging_face_steps(
+    folder: Path, task: Task, outputs: Sequence[TensorSpec], labels: Sequence[str], assumed: Assumptions
+) -> ProcessingSteps:
+    """Read the steps of a task from the files of a Hugging Face model, as far as there are any."""
     preprocess: ProcessingSteps | None = {"kind": task}
     if task == "image":
-        preprocess = read_image_steps(folder)
+        preprocess = read_image_steps(folder, assumed)
     elif task == "text":
-        preprocess = read_text_steps(folder)
+        preprocess = read_text_steps(folder, assumed)
     elif task == "tensor":
         preprocess = None
-    return {"prepare": preprocess, "finish": infer_postprocessing_steps(folder, task, session.outputs, labels)}
+    return {"prepare": preprocess, "finish": infer_postprocessing_steps(folder, task, outputs, labels, assumed)}
 
 
-def read_image_steps(folder: Path) -> ProcessingSteps:
-    """Convert `preprocessor_config.json` of an image processor to steps."""
+def read_image_steps(folder: Path, assumed: Assumptions) -> ProcessingSteps:
+    """Convert `preprocessor_config.json` of an image processor to steps; without it, the graph has to tell."""
     file = folder / "preprocessor_config.json"
     if not file.exists():
-        raise InvalidInputError(f"No {file.name} in {folder} tells what to do with images; use --processing FILE.")
+        return {"kind": "image"}
+    assumed.add("image steps", "as written", f"{file.name} lies beside the graph")
     config = read_document(file)
     if "crop_pct" in config:
         raise InvalidInputError(f"{file} has 'crop_pct', which only its own code can read; use --processing FILE.")
@@ -106,7 +108,7 @@ def parse_size(size: int | Mapping[str, int]) -> list[int]:
     raise InvalidInputError(f"preprocessor_config.json has the size {dict(size)}; use --processing FILE.")
 
 
-def read_text_steps(folder: Path) -> ProcessingSteps:
+def read_text_steps(folder: Path, assumed: Assumptions) -> ProcessingSteps:
     """Read the maximum length of a text, in tokens, from the first of the files that has it."""
     if not (folder / "tokenizer.json").exists():
         raise InvalidInputError(f"No tokenizer.json in {folder}; a text model needs one beside it.")
@@ -119,33 +121,36 @@ def read_text_steps(folder: Path) -> ProcessingSteps:
         length = read_document(folder / name).get(key) if (folder / name).exists() else None
         if isinstance(length, int) and length < 1_000_000:  # transformers writes 1e30 where there is no limit
             return {"kind": "text", "max_length": length}
+    assumed.add("longest text", "512 tokens", "no file beside the graph tells a length")
     return {"kind": "text"}
 
 
 def infer_postprocessing_steps(
-    folder: Path, task: Task, outputs: Sequence[TensorSpec], labels: Sequence[str]
+    folder: Path, task: Task, outputs: Sequence[TensorSpec], labels: Sequence[str], assumed: Assumptions
 ) -> ProcessingSteps | None:
     """Infer the finish from the outputs: vectors of a text, or scores by class; None if they are neither."""
     named = [spec.name for spec in outputs]
     vectors = [name for name in EMBEDDING_OUTPUTS if name in named]
     if task == "text" and vectors:
-        return {"kind": "embedding", "output": vectors[-1]} | read_pooling(folder)
+        return {"kind": "embedding", "output": vectors[-1]} | read_pooling(folder, assumed)
     if labels or "logits" in named:
         spec = next((spec for spec in outputs if spec.name == "logits"), outputs[0])
-        activation_steps = read_activation(folder)
-        if spec.shape[-1:] == (1,) and not activation_steps:  # a grade or a rank: the softmax of one score is always 1
+        if spec.shape[-1:] == (1,) and len(labels) != 2 and not is_multi_label(folder):
+            # A grade or a rank: the softmax of one score is always 1.
+            assumed.add("finish", "regression", f"{spec.name} is one number for each example")
             return {"kind": "regression", "output": spec.name}
-        return {"kind": "classification", "output": spec.name} | activation_steps
+        hint = {"activation_hint": "sigmoid"} if is_multi_label(folder) else {}
+        return {"kind": "classification", "output": spec.name} | hint
     return None
 
 
-def read_activation(folder: Path) -> ProcessingSteps:
-    """Return the sigmoid if `config.json` allows several labels at once."""
+def is_multi_label(folder: Path) -> bool:
+    """Return whether `config.json` allows several labels at once."""
     config = read_document(folder / "config.json") if (folder / "config.json").exists() else {}
-    return {"activation": "sigmoid"} if config.get("problem_type") == "multi_label_classification" else {}
+    return config.get("problem_type") == "multi_label_classification"
 
 
-def read_pooling(folder: Path) -> ProcessingSteps:
+def read_pooling(folder: Path, assumed: Assumptions) -> ProcessingSteps:
     """Read sentence-transformers' `modules.json` and `1_Pooling/config.json`; by default the mean, of length 1."""
     file = folder / "1_Pooling" / "config.json"
     config = read_document(file) if file.exists() else {}
@@ -157,7 +162,12 @@ def read_pooling(folder: Path) -> ProcessingSteps:
     }
     if len(modes) > 1 or not set(modes) <= set(words):
         raise InvalidInputError(f"{file} pools by {modes}; one of {list(words)} is served.")
-    return {"pooling": words[modes[0]] if modes else "mean", "normalise": is_normalised(folder)}
+    if not modes:
+        assumed.add("pooling", "mean", "no 1_Pooling/config.json tells it")
+    normalised = is_normalised(folder)
+    if not (folder / "modules.json").exists():
+        assumed.add("length of embeddings", "1", "no modules.json tells it")
+    return {"pooling": words[modes[0]] if modes else "mean", "normalise": normalised}
 
 
 def is_normalised(folder: Path) -> bool:
@@ -181,43 +191,3 @@ def read_labels(folder: Path) -> tuple[str, ...]:
     if not isinstance(names, dict):
         return ()
     return tuple(str(names[index]) for index in sorted(names, key=int))
-
-
-def complete_steps(steps: ProcessingSteps, session: Session) -> ProcessingSteps:
-    """Complete the steps from the graph: its first input and output, and an image's shape."""
-    preprocess, postprocess = steps.get("prepare"), steps.get("finish")
-    if preprocess is not None and preprocess.get("kind") in {"image", "audio", "tabular"}:
-        preprocess.setdefault("input", session.inputs[0].name)
-    if preprocess is not None and preprocess.get("kind") == "image":
-        shape = next((spec.shape for spec in session.inputs if spec.name == preprocess["input"]), ())
-        has_size = bool({*ImagePreprocessing.sizings, "crop"} & set(preprocess))
-        preprocess = infer_image_steps(shape, has_size=has_size) | preprocess
-    if preprocess is not None and preprocess.get("kind") == "audio":
-        shape = next((spec.shape for spec in session.inputs if spec.name == preprocess["input"]), ())
-        preprocess = infer_audio_steps(shape, preprocess) | preprocess
-    if postprocess is not None:
-        postprocess.setdefault("output", session.outputs[0].name)
-    return {"prepare": preprocess, "finish": postprocess}
-
-
-def infer_image_steps(shape: Sequence[int | str], *, has_size: bool) -> ProcessingSteps:
-    """Infer layout, colour and, unless `has_size`, size of images from the shape of a graph's input."""
-    if len(shape) != 4:
-        return {}
-    last = shape[3] in (1, 3) and shape[1] not in (1, 3)
-    channels, sides = (shape[3], shape[1:3]) if last else (shape[1], shape[2:])
-    steps: ProcessingSteps = {"layout": "NHWC" if last else "NCHW", "colour": "L" if channels == 1 else "RGB"}
-    if not has_size and all(isinstance(side, int) for side in sides):
-        steps["resize"] = list(sides)
-    return steps
-
-
-def infer_audio_steps(shape: Sequence[int | str], steps: ProcessingSteps) -> ProcessingSteps:
-    """Infer layout and, unless the steps say otherwise, the length of sound from the shape of a graph's input."""
-    if steps.get("spectrogram") is not None or not 1 <= len(shape) <= 3:
-        return {}
-    layouts = {1: "S", 2: "NS", 3: "NS1" if shape[-1] == 1 else "N1S"}
-    size = shape[-2] if layouts[len(shape)] == "NS1" else shape[-1]
-    has_length = "length" in steps or "window" in steps
-    length = {"length": size} if isinstance(size, int) and not has_length else {}
-    return {"layout": layouts[len(shape)]} | length

@@ -139,5 +139,5 @@ def build_verdict_table(verdict: Verdict) -> Table:
         "check", "", "what was found", title=f"{verdict.name}:{verdict.version} {against}", title_justify="left"
     )
     for check in verdict.checks:
-        table.add_row(check.name, "passed" if check.passed else "[bold]refused[/bold]", check.why)
+        table.add_row(check.name, check.status if check.passed else f"[bold]{check.status}[/bold]", check.why)
     return table

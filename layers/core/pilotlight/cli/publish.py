@@ -4,8 +4,9 @@ A graph that is published as it is needs neither torch nor onnx; `cli.model_conv
 """
 
 import getpass
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated, Literal
@@ -17,31 +18,39 @@ from pilotlight.cli import (
     capture_policy,
     classifier_outputs,
     hugging_face_cache,
+    inferred_steps,
     model_conversion,
     processing_steps,
     triton_repository,
 )
+from pilotlight.cli.assumptions import Assumptions
 from pilotlight.cli.console import ERRORS, STORE, JsonOption, StoreOption, open_registry, print_json
 from pilotlight.cli.graph_source import GraphSource, locate_graph
+from pilotlight.cli.inferred_steps import GraphFacts
 from pilotlight.contracts import label_file
 from pilotlight.contracts.capture_policy import CaptureExtent
 from pilotlight.contracts.codec import decode_document, encode_document
-from pilotlight.contracts.manifest import ManifestDraft, Precision, Task, TensorSpec, Variant
+from pilotlight.contracts.manifest import Manifest, ManifestDraft, Precision, Task, TensorSpec, Variant
 from pilotlight.contracts.names import check_name
 from pilotlight.contracts.processing import TextPreprocessing
 from pilotlight.errors import InvalidInputError, ModelRefusedError
 from pilotlight.gate import graph_probe, text_probe
+from pilotlight.gate.graph_probe import GraphExamination
 from pilotlight.registry.registry import FileContent
-from pilotlight.runtime import booster_format, golden_recorder, onnx_header, tensorflow_format
+from pilotlight.runtime import booster_format, onnx_header, tensorflow_format
 from pilotlight.runtime.classifier_graph import ClassifierOutputs, build_servable_graph
 from pilotlight.runtime.cost_measurement import measure_request_cost
-from pilotlight.runtime.golden import GoldenDocument
+from pilotlight.runtime.datatypes import Array
+from pilotlight.runtime.golden import GoldenDocument, to_arrays
 from pilotlight.runtime.graph_optimization import build_variant
 from pilotlight.runtime.session import Session, open_session
 
 Quantize = Literal["auto", "int8", "int4", "none"]
-PreparedDraft = tuple[ManifestDraft, dict[str, FileContent], Session]
 
+NO_GOLDEN = (
+    "Not checked. No golden requests are recorded: the graph answers no request, or not with the same finite numbers "
+    "twice. Nothing will tell that it computes wrongly one day; --sample brings a request of yours."
+)
 # What can be written about a graph that is published as it is, without measuring it.
 CARD_TEMPLATE = """\
 # {name}
@@ -100,7 +109,16 @@ def publish(
             "--processing",
             metavar="FILE",
             help="JSON or YAML: the steps to prepare inputs and to finish outputs. Without it, --task image and text "
-            "read the Hugging Face files beside PATH: preprocessor_config.json, tokenizer.json, config.json.",
+            "read the Hugging Face files beside PATH: preprocessor_config.json, tokenizer.json, config.json; "
+            "what no file tells is taken from the graph, and told.",
+        ),
+    ] = None,
+    sample: Annotated[
+        Path | None,
+        typer.Option(
+            "--sample",
+            metavar="FILE",
+            help="npz of the graph's inputs, or a V2 request in JSON: recorded as golden instead of made-up requests.",
         ),
     ] = None,
     capture: Annotated[
@@ -118,34 +136,58 @@ def publish(
     """Make a model the next version of its name, and print its reference."""
     check_name(name, "model name")
     path = hugging_face_cache.choose_snapshot(path)
+    assumed = Assumptions()
     options = {
-        "--name": name, "--task": task, "--labels": labels,
-        "--quantize": quantize, "--evaluation": evaluation, "--calibration": calibration,
+        "--name": name, "--task": task, "--labels": labels, "--quantize": quantize,
+        "--evaluation": evaluation, "--calibration": calibration, "--sample": sample,
     }  # fmt: skip
     with TemporaryDirectory(prefix="pilotlight-publish-") as work_folder:
         source = locate_servable_graph(path, Path(work_folder) / "graph-of-tensors")
         classifier = source.classifier if source else None
-        draft, files, session = prepare_draft(path, source, options, precision, Path(work_folder))
+        prepared = prepare_draft(path, source, options, precision, Path(work_folder))
         folder = source.folder if source else path if path.is_dir() else path.parent
-        class_labels = (
-            choose_labels(labels, folder, task or draft.task) or (source.labels if source else ()) or draft.labels
-        )
-        draft = msgspec.structs.replace(draft, labels=class_labels)
-        draft = add_processing_steps(draft, task, steps, folder, session, classifier)
-        draft = classifier_outputs.add_postprocessing(draft, classifier, task, session)
+        draft = add_labels(prepared.draft, labels, folder, source, task, assumed)
+        draft = add_processing_steps(draft, task, steps, folder, prepared.facts, assumed, classifier)
+        draft = classifier_outputs.add_postprocessing(draft, classifier, task, prepared.facts)
         draft = classifier_outputs.resolve_output_names(draft)
+        check_labels(draft, labels, prepared.facts, explicit=labels is not None)
         draft, profile_files = capture_policy.add_feature_profile(
-            capture_policy.apply_capture_policy(draft, capture, mask), evaluation, session
+            capture_policy.apply_capture_policy(draft, capture, mask), evaluation, prepared.facts.session
         )
-        manifest = open_registry(store).publish_version(
-            draft, files | read_processing_assets(draft, folder) | profile_files
-        )
+        note_rows(prepared.facts.session, assumed)
+        files = prepared.files | read_processing_assets(draft, folder) | profile_files
+        manifest = open_registry(store).publish_version(draft, assumed.add_to_card(files))
+    tell_publication(manifest, prepared, assumed, store, json=json)
+
+
+@dataclass(frozen=True)
+class PreparedDraft:
+    """A draft, the files of its version, and what is known of its graph."""
+
+    draft: ManifestDraft
+    files: dict[str, FileContent]
+    facts: GraphFacts
+    unchecked: str = ""  # what its golden requests leave unchecked: a sentence
+
+
+def tell_publication(
+    manifest: Manifest, prepared: PreparedDraft, assumed: Assumptions, store: str, *, json: bool
+) -> None:
+    """Tell on standard error what was assumed and what is not checked, and the reference on standard output."""
+    for assumption in () if json else assumed.all:
+        ERRORS.print(f"Assumed {assumption}.", markup=False, soft_wrap=True)
+    if prepared.unchecked:
+        ERRORS.print(prepared.unchecked, markup=False, style="yellow", soft_wrap=True)
     reference = f"{manifest.name}:{manifest.version}"
-    print_json({"reference": reference, "store": store}) if json else typer.echo(reference)
+    if not json:
+        typer.echo(reference)
+        return
+    golden = "recorded" if manifest.golden else "not checked"
+    print_json({"reference": reference, "store": store, "golden": golden, "assumed": assumed.all})
 
 
 def locate_servable_graph(path: Path, folder: Path) -> GraphSource | None:
-    """Locate the graph in PATH, rewrite in `folder` what of its outputs is no tensor, and run it once."""
+    """Locate the graph in PATH, and rewrite in `folder` what of its outputs is no tensor."""
     tensorflow_format.refuse_tensorflow(path)
     source = None if booster_format.check_booster_file(path) else locate_graph(path)
     if source is None:
@@ -153,7 +195,6 @@ def locate_servable_graph(path: Path, folder: Path) -> GraphSource | None:
     servable = build_servable_graph(source.graph, folder)
     for note in servable.notes:
         ERRORS.print(note, style="yellow", soft_wrap=True)
-    graph_probe.check_graph_runs(servable.path)
     labels = source.labels or (servable.classifier.labels if servable.classifier else ())
     return replace(source, graph=servable.path, labels=labels, classifier=servable.classifier)
 
@@ -162,68 +203,141 @@ def prepare_draft(
     path: Path, source: GraphSource | None, options: Mapping[str, object], precision: Precision, folder: Path
 ) -> PreparedDraft:
     """Build the draft of an existing graph, or of what PATH is converted to."""
-    needs_conversion = any(options[name] for name in ("--quantize", "--evaluation", "--calibration"))
-    if source is None or needs_conversion:
-        return convert_to_graph(source.graph if source else path, options, precision, folder)
-    return build_graph_draft(source, str(options["--name"]), precision, folder)
+    if source is not None and not any(options[name] for name in ("--quantize", "--evaluation", "--calibration")):
+        sample = options["--sample"]
+        examination = graph_probe.examine_graph(source.graph, precision, sample if isinstance(sample, Path) else None)
+        return build_graph_draft(source, str(options["--name"]), precision, folder, examination)
+    if source is not None:
+        graph_probe.check_graph_runs(source.graph)
+    return convert_to_graph(source.graph if source else path, options, precision, folder)
 
 
-def build_graph_draft(source: GraphSource, name: str, precision: Precision, folder: Path) -> PreparedDraft:
+def build_graph_draft(
+    source: GraphSource, name: str, precision: Precision, folder: Path, examination: GraphExamination
+) -> PreparedDraft:
     """Build the draft of an existing graph, opened as a handler opens it; new files are written to `folder`."""
-    session = open_graph(source.graph)
+    session, golden = open_graph(source.graph), examination.recording.document
     triton_repository.check_signature(source.folder, session.inputs, session.outputs)
-    served_variant, files = build_variant(source.graph, f"model.{precision}.onnx", folder)
-    golden = record_golden_requests(source.graph, precision, session)
+    with ThreadPoolExecutor(1) as pool:  # measuring waits for a process
+        cost = pool.submit(measure_request_cost, source.graph, golden)
+        served_variant, files = build_variant(source.graph, f"model.{precision}.onnx", folder)
+    outputs = complete_outputs(session.outputs, examination.output_shapes)
     draft = ManifestDraft(
         name=name,
         inputs=session.inputs,
-        outputs=session.outputs,
+        outputs=outputs,
         variants={precision: served_variant},
         serve=precision,
         opset=onnx_header.read_onnx_header(source.graph).opsets.get("", 0) or None,
         golden="golden.json" if golden is not None else None,
-        request_cost=measure_request_cost(source.graph, golden),
+        request_cost=cost.result(),
         by=getpass.getuser(),
     )
-    documents = {"model-card.md": format_graph_card(draft, source.graph).encode()}
+    unchecked = describe_unchecked(examination)
+    documents = {"model-card.md": format_graph_card(draft, source.graph, unchecked, session.left_out).encode()}
     if golden is not None:
         documents["golden.json"] = encode_document(golden)
-    return draft, {**files, **documents}, session
+    facts = GraphFacts(session, source.graph, collect_answers(golden), examination.input_shapes, outputs)
+    return PreparedDraft(draft, {**files, **documents}, facts, unchecked)
 
 
-def format_graph_card(draft: ManifestDraft, graph: Path) -> str:
+def complete_outputs(outputs: Sequence[TensorSpec], seen: Mapping[str, Sequence[int]]) -> tuple[TensorSpec, ...]:
+    """Give outputs of which onnxruntime does not say how many dimensions they have those that were seen, all free."""
+    return tuple(
+        TensorSpec(spec.name, spec.datatype, tuple(f"{spec.name}.{axis}" for axis in range(len(seen[spec.name]))))
+        if not spec.shape and seen.get(spec.name)
+        else spec
+        for spec in outputs
+    )
+
+
+def collect_answers(document: GoldenDocument | None) -> dict[str, list[Array]]:
+    """Collect the recorded answers by output."""
+    answers: dict[str, list[Array]] = {}
+    for exchange in document.exchanges if document else ():
+        for name, values in to_arrays(exchange.response.outputs).items():
+            answers.setdefault(name, []).append(values)
+    return answers
+
+
+def describe_unchecked(examination: GraphExamination) -> str:
+    """Describe what golden requests leave unchecked, in a sentence; empty if it is nothing."""
+    recording = examination.recording
+    if recording.document is None:
+        reason = recording.reason
+        if examination.tries and examination.refusal and not examination.input_shapes:
+            reason = (
+                f"the graph answers none of {examination.tries:,} made-up requests, the last: {examination.refusal}"
+            )
+        return (
+            f"Not checked. No golden requests are recorded: {reason.rstrip('.')}. Nothing will tell that it computes "
+            "wrongly one day; --sample brings a request of yours."
+        )
+    if recording.unchecked:
+        return f"Not checked by golden requests: {'; '.join(sorted(recording.unchecked.values()))}."
+    return ""
+
+
+def note_rows(session: Session, assumed: Assumptions) -> None:
+    """Note which axis holds the rows of a request, and outputs that are left out."""
+    first = session.inputs[0] if session.inputs else None
+    if first is not None and first.shape:
+        free = isinstance(first.shape[0], str)
+        shape = f"{first.name} is [{', '.join(map(str, first.shape))}]"
+        assumed.add("batch", "the first axis" if free else f"none, {first.shape[0]} at once", shape)
+    if session.left_out:
+        assumed.add("left out", ", ".join(session.left_out), "V2 has no type for it")
+
+
+def add_labels(
+    draft: ManifestDraft,
+    file: Path | None,
+    folder: Path,
+    source: GraphSource | None,
+    task: Task | None,
+    assumed: Assumptions,
+) -> ManifestDraft:
+    """Add the labels of the publisher's file, else those beside the graph, else those of the model itself."""
+    chosen = choose_labels(file, folder, task or draft.task)
+    if chosen:
+        assumed.add("labels", len(chosen), f"from {file or folder / 'config.json'}")
+    elif source is not None and source.labels:
+        chosen, classifier = source.labels, source.classifier
+        is_own = classifier is not None and classifier.labels == chosen
+        assumed.add("labels", len(chosen), "from the graph" if is_own else "from the first output's label_filename")
+    elif draft.labels:
+        assumed.add("labels", len(draft.labels), "from the model itself")
+    return msgspec.structs.replace(draft, labels=chosen or draft.labels)
+
+
+def check_labels(draft: ManifestDraft, file: Path | None, facts: GraphFacts, *, explicit: bool) -> None:
+    """Check that there are as many labels as scores, as far as the finish or the publisher makes them count."""
+    finish = msgspec.to_builtins(draft.postprocess)
+    if finish is not None or explicit:
+        inferred_steps.check_label_count(draft.labels, str(file or draft.name), finish, facts)
+
+
+def format_graph_card(draft: ManifestDraft, graph: Path, unchecked: str, left_out: Sequence[str]) -> str:
     """Format the model card, `model-card.md`."""
     rows = [format_tensor_row("in", spec) for spec in draft.inputs] + [
         format_tensor_row("out", spec) for spec in draft.outputs
     ]
-    made_up = "Golden requests, made up within its signature, were recorded and repeated."
+    recorded = "Golden requests, made up within its signature or brought with it, were recorded and repeated."
+    golden = " ".join(filter(None, [recorded if draft.golden else "", unchecked]))
     return CARD_TEMPLATE.format(
         name=draft.name,
         file=graph.name,
         opset=draft.opset or "unknown",
         serve=draft.serve,
-        signature="\n".join(rows),
+        signature="\n".join([*rows, *(f"| left out | `{one}` | | |" for one in left_out)]),
         size=graph.stat().st_size / 1000,
-        golden=made_up if draft.golden else "It has no golden requests.",
+        golden=golden,
     )
 
 
 def format_tensor_row(direction: str, spec: TensorSpec) -> str:
     """Format a tensor as a row of the table."""
     return f"| {direction} | `{spec.name}` | {spec.datatype} | `[{', '.join(map(str, spec.shape))}]` |"
-
-
-def record_golden_requests(graph: Path, precision: Precision, session: Session) -> GoldenDocument | None:
-    """Record golden requests, made up within the signature; None if the graph rejects or does not repeat them."""
-    golden = golden_recorder.record_golden_requests(graph, precision, golden_recorder.generate_feeds(session))
-    if golden is None:
-        ERRORS.print(
-            "No golden requests are recorded: the graph answers no made-up request, or not with the same finite numbers"
-            " twice. Nothing will tell that it computes wrongly one day; --evaluation brings requests of yours.",
-            style="yellow",
-            soft_wrap=True,
-        )
-    return golden
 
 
 def convert_to_graph(path: Path, options: Mapping[str, object], precision: Precision, folder: Path) -> PreparedDraft:
@@ -241,7 +355,8 @@ def convert_to_graph(path: Path, options: Mapping[str, object], precision: Preci
     golden = decode_document(files[draft.golden].read_bytes(), GoldenDocument, draft.golden) if draft.golden else None
     cost = measure_request_cost(files[served.graph], golden)
     draft = msgspec.structs.replace(draft, variants=variants, request_cost=cost, by=getpass.getuser())
-    return draft, {**files, **new_files}, session
+    facts = GraphFacts(session, files[served.graph], collect_answers(golden), {}, session.outputs)
+    return PreparedDraft(draft, {**files, **new_files}, facts, "" if golden else NO_GOLDEN)
 
 
 def choose_labels(file: Path | None, folder: Path, task: Task | None) -> tuple[str, ...]:
@@ -256,15 +371,18 @@ def add_processing_steps(
     task: Task | None,
     file: Path | None,
     folder: Path,
-    session: Session,
+    facts: GraphFacts,
+    assumed: Assumptions,
     classifier: ClassifierOutputs | None = None,
 ) -> ManifestDraft:
-    """Add the steps of the publisher's file, or of the files beside the graph, to the draft."""
+    """Add the steps of the publisher's file, of the files beside the graph, or of the graph itself, to the draft."""
+    chosen = task or draft.task
     if file is not None:
         steps = processing_steps.read_processing_file(file, task)
-    elif (task or draft.task) in {"image", "text"}:
-        task = task or draft.task
-        steps = processing_steps.read_hugging_face_steps(folder, task, session, draft.labels)
+    elif chosen in {"image", "text"}:
+        steps = processing_steps.read_hugging_face_steps(folder, chosen, facts.outputs, draft.labels, assumed)
+        if steps["finish"] is None and chosen == "image" and not draft.labels:
+            steps["finish"] = inferred_steps.build_probability_finish(facts, assumed)
     elif task == "tabular" and draft.preprocess is None:
         raise InvalidInputError("--task tabular needs --processing FILE, which tells of the columns.")
     elif task == "audio":
@@ -274,14 +392,30 @@ def add_processing_steps(
     elif task == "tensor":
         return msgspec.structs.replace(draft, task=task, preprocess=None, postprocess=None)
     else:
-        return draft
-    steps = classifier_outputs.complete_finish(steps, classifier, session)
-    steps = processing_steps.complete_steps(steps, session)
+        return add_label_finish(draft, folder, facts, assumed)
+    steps = classifier_outputs.complete_finish(steps, classifier)
+    steps = inferred_steps.complete_steps(steps, facts, draft.labels, assumed)
     kind = (steps["prepare"] or {}).get("kind", "tensor")
+    return convert_steps(draft, steps | {"task": task or kind}, file or folder)
+
+
+def add_label_finish(draft: ManifestDraft, folder: Path, facts: GraphFacts, assumed: Assumptions) -> ManifestDraft:
+    """Add a classification to a graph of tensors that has labels, so that callers get names.
+
+    A model of a Triton repository stays as Triton serves it: its labels are for the classification extension alone.
+    """
+    if not draft.labels or draft.postprocess is not None or (folder / triton_repository.CONFIG).is_file():
+        return draft
+    finish = inferred_steps.build_label_finish(facts, draft.labels, assumed)
+    return draft if finish is None else convert_steps(draft, {"finish": finish}, folder)
+
+
+def convert_steps(draft: ManifestDraft, steps: Mapping[str, object], origin: Path) -> ManifestDraft:
+    """Put steps into the draft; `InvalidInputError` if they do not read."""
     try:
-        return msgspec.convert(msgspec.to_builtins(draft) | steps | {"task": task or kind}, ManifestDraft)
+        return msgspec.convert(msgspec.to_builtins(draft) | steps, ManifestDraft)
     except msgspec.ValidationError as exc:
-        raise InvalidInputError(f"{file or folder} tells of steps that cannot be taken: {exc}.") from exc
+        raise InvalidInputError(f"{origin} tells of steps that cannot be taken: {exc}.") from exc
 
 
 def read_processing_assets(draft: ManifestDraft, folder: Path) -> dict[str, FileContent]:

@@ -242,7 +242,9 @@ class InferenceChecks:
     def _replay_exchange(self, manifest: Manifest, number: int, exchange: GoldenExchange, tolerance: float) -> None:
         expected = to_arrays(exchange.response.outputs)
         requested_outputs = [{"name": name} for name in expected]
-        body = msgspec.json.encode({"inputs": exchange.request.inputs, "outputs": requested_outputs})
+        body = msgspec.json.encode(
+            {"inputs": [tensor.expand() for tensor in exchange.request.inputs], "outputs": requested_outputs}
+        )
         actual = decode_outputs(
             self._send_infer_request(body, model=manifest.name, path_suffix=f"/versions/{manifest.version}")
         )

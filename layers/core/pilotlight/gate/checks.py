@@ -1,6 +1,6 @@
 """The gate's checks, each as a function of what was measured.
 
-A check without data passes and notes that in its reason: the verdict never claims what was not measured.
+A check without data refuses nothing and is "not checked": the verdict never claims what was not measured.
 """
 
 from collections.abc import Sequence
@@ -67,7 +67,12 @@ def check_golden(version: Manifest, probe_result: ProbeResult) -> GateCheck:
     if probe_result.golden is not None:
         return GateCheck("golden", False, probe_result.golden)
     if version.golden is None:
-        return GateCheck("golden", True, "It brought no golden requests.")
+        return GateCheck(
+            "golden",
+            True,
+            "It brought no golden requests, so nothing tells whether it answers as it did: publish it with --sample.",
+            checked=False,
+        )
     return GateCheck("golden", True, "Its golden requests are answered as recorded.")
 
 
@@ -90,6 +95,8 @@ def check_finite_probes(ours: ProbeResult, theirs: ProbeResult | None) -> GateCh
     if ours.finite is False and (theirs is None or theirs.finite is not False):
         why = "It answers made-up requests with NaN or infinity, and no test set says that this is right."
         return GateCheck("finite", False, why)
+    if ours.finite is None:
+        return GateCheck("finite", True, "It answers no made-up request, and no test set was sent.", checked=False)
     return GateCheck("finite", True, "Made-up requests are answered as numbers, or as the champion answers them.")
 
 

@@ -31,12 +31,23 @@ class GateLimits(Struct, frozen=True):
 
 
 class GateCheck(Struct, frozen=True):
-    """One question put to the version: passed or not, why in one sentence, and the numbers behind it."""
+    """One question put to the version: passed or not, why in one sentence, and the numbers behind it.
+
+    What could not be asked is not `checked`: it refuses nothing, and nothing is known of it.
+    """
 
     name: str
     passed: bool
     why: str
     numbers: dict[str, float] = {}
+    checked: bool = True
+
+    @property
+    def status(self) -> str:
+        """The result in words: "passed", "refused" or "not checked"."""
+        if not self.passed:
+            return "refused"
+        return "passed" if self.checked else "not checked"
 
 
 class Verdict(Struct, frozen=True, kw_only=True):
@@ -64,8 +75,12 @@ class Verdict(Struct, frozen=True, kw_only=True):
     @property
     def reason(self) -> str:
         """Why the version was refused, in sentences; for a version that passed, how many checks it passed."""
-        failed = [check.why for check in self.checks if not check.passed]
-        return " ".join(failed) if failed else f"All {len(self.checks)} checks passed."
+        if failed := [check.why for check in self.checks if not check.passed]:
+            return " ".join(failed)
+        unchecked = [check.name for check in self.checks if not check.checked]
+        if not unchecked:
+            return f"All {len(self.checks)} checks passed."
+        return f"{len(self.checks) - len(unchecked)} checks passed; not checked: {', '.join(unchecked)}."
 
 
 def open_verdict(store: ObjectStore, name: str, version: int) -> Document[Verdict]:

@@ -4,10 +4,12 @@ The gate, a warm function and a deploy replay them when they load the version, a
 """
 
 from collections.abc import Mapping, Sequence
+from math import prod
 from typing import Literal
 
 import numpy as np
 from msgspec import Struct
+from msgspec.structs import replace
 
 from pilotlight.contracts.manifest import Datatype, Precision
 from pilotlight.errors import ModelRefusedError
@@ -16,12 +18,21 @@ from pilotlight.runtime.session import Session
 
 
 class GoldenTensor(Struct, frozen=True):
-    """A tensor as in the V2 protocol's JSON: its values flat, row by row."""
+    """A tensor as in the V2 protocol's JSON: its values flat, row by row; fewer than the shape has are repeated."""
 
     name: str
     shape: tuple[int, ...]
     datatype: Datatype
     data: tuple[float | int | str | bool, ...]
+
+    @property
+    def is_pattern(self) -> bool:
+        """Whether the values are repeated to fill the shape."""
+        return 0 < len(self.data) < prod(self.shape)
+
+    def expand(self) -> "GoldenTensor":
+        """Return the tensor with all its values, as a V2 request has them."""
+        return replace(self, data=tuple(to_array(self).ravel().tolist())) if self.is_pattern else self
 
 
 class GoldenRequest(Struct, frozen=True):
@@ -46,7 +57,7 @@ class GoldenExchange(Struct, frozen=True):
 class GoldenDocument(Struct, frozen=True, kw_only=True):
     """`golden.json`: |expected - actual| must stay within the tolerance, for every output value of every exchange."""
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[1, 2] = 1  # 2: with patterns, which older readers do not know
     variant: Precision
     tolerance: float
     exchanges: tuple[GoldenExchange, ...]
@@ -67,7 +78,8 @@ def to_arrays(tensors: Sequence[GoldenTensor]) -> Mapping[str, Array]:
 
 def to_array(tensor: GoldenTensor) -> Array:
     """Convert a tensor of the JSON to an array."""
-    return np.array(tensor.data, NUMPY_DTYPES[tensor.datatype]).reshape(tensor.shape)
+    values = np.array(tensor.data, NUMPY_DTYPES[tensor.datatype])
+    return np.resize(values, tensor.shape) if tensor.is_pattern else values.reshape(tensor.shape)
 
 
 def compare_output(number: int, name: str, expected: Array, actual: Array | None, tolerance: float) -> None:

@@ -26,6 +26,7 @@ LOG = logging.getLogger("pilotlight.runtime")
 MAX_MANIFESTS = 1000  # that are kept, of about 10 kB each
 REFUSED_SECONDS = 60.0  # s after a refusal during which the version is not fetched again
 MAX_LOAD_WAIT_SECONDS = 25.0  # s that a request can wait for a load; the gateway gives up after 29 s
+SignatureEntry = tuple[str, str, list[int]]  # of a tensor: its name, datatype and shape in V2
 
 
 class ModelLoader:
@@ -220,8 +221,16 @@ def check_graph_signature(
 ) -> None:
     """Refuse a graph whose signature differs from its manifest."""
     graph, contract = ([(spec.name, spec.datatype, spec.v2_shape) for spec in specs] for specs in (actual, declared))
-    if graph != contract:
+    if graph != contract and not is_refined_signature(graph, contract):
         raise ModelRefusedError(
             f"{manifest.name}:{manifest.version} is refused: the graph's {kind} are {graph}, the manifest promises "
             f"{contract}; publish the model again as a new version."
         )
+
+
+def is_refined_signature(graph: Sequence[SignatureEntry], contract: Sequence[SignatureEntry]) -> bool:
+    """Return whether the manifest only adds how many dimensions a tensor has, which onnxruntime does not always say."""
+    return len(graph) == len(contract) and all(
+        given == promised or (given[:2] == promised[:2] and not given[2] and set(promised[2]) == {-1})
+        for given, promised in zip(graph, contract, strict=True)
+    )

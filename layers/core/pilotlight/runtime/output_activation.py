@@ -49,7 +49,7 @@ def trace_output(graph: OnnxGraph, output: str) -> OutputActivation | None:
 
 
 def judge_answers(answers: Sequence[Array]) -> OutputActivation | None:
-    """Judge by answers, whose last dimension holds the classes: whether all of them are probabilities, or their logs."""
+    """Judge by answers, classes in the last dimension: whether all are probabilities, or logarithms of them."""
     rows = [
         values.astype(np.float64).reshape(-1, values.shape[-1])
         for values in answers
@@ -134,8 +134,10 @@ class ActivationTracer:
                 return None
         found = [self.trace(name, scopes) for name in names]
         first = found[0] if found else None
-        same = first is not None and all(one is not None and one.activation == first.activation for one in found)
-        return first if same and (node.operator == "Concat" or first == none_or(first)) else None
+        if first is None or not all(one is not None and one.activation == first.activation for one in found):
+            return None
+        # 1 - p is a probability as p is; 1 - log p is nothing.
+        return first if node.operator == "Concat" or first.activation == "none" else None
 
     def _trace_branches(self, node: OnnxNode, name: str, scopes: tuple[OnnxGraph, ...]) -> OutputActivation | None:
         place = node.outputs.index(name)
@@ -159,11 +161,6 @@ class ActivationTracer:
         if source in body.inputs and body.inputs.index(source) < len(node.inputs):
             return self.trace(node.inputs[body.inputs.index(source)], scopes)
         return None
-
-
-def none_or(found: OutputActivation) -> OutputActivation | None:
-    """Return what is found if it is probabilities: 1 - p is a probability, 1 - log p is nothing."""
-    return found if found.activation == "none" else None
 
 
 def find_source(graph: OnnxGraph, name: str) -> str:

@@ -1,0 +1,211 @@
+"""Search for requests that a graph answers, from its signature alone: for golden requests where nobody brings examples.
+
+Free dimensions get usual sizes: images of 32 to 1024 pixels, sounds of 16,000 samples, sequences of 8 to 512 steps.
+First all free sizes are equal, then each axis has its own, drawn by chance from a fixed seed; a size that a graph
+refuses costs a millisecond. Whole numbers are indices of any table, masks are ones, lengths are another input's size.
+"""
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from math import prod
+
+import numpy as np
+
+from pilotlight.contracts.manifest import TensorSpec
+from pilotlight.errors import DeadlineError, InvalidInputError
+from pilotlight.runtime.datatypes import NUMPY_DTYPES, Array
+from pilotlight.runtime.inference_deadline import DeadlineRunner
+from pilotlight.runtime.session import Session
+
+Feeds = Mapping[str, Array]  # a graph's inputs by name
+FREE_DIMENSION_SIZE = 8  # the first that is tried, for free dimensions other than the batch
+EQUAL_SIZES = (FREE_DIMENSION_SIZE, 32, 64, 224, 16, 128, 256, 4, 1, 2, 48, 96, 320, 512, 640, 80, 112, 384, 16_000)
+SIZES_BY_RANK: Mapping[int, tuple[int, ...]] = {  # of a free axis behind the batch
+    1: (1, 2, 8, 16, 512, 16_000, 1024, 80),
+    2: (8, 16, 32, 64, 128, 256, 512, 1024, 16_000, 8000, 1, 2, 3, 4, 10, 13, 40, 80, 100, 768, 24_000, 48_000),
+    3: (8, 16, 32, 64, 80, 100, 128, 256, 512, 1, 2, 3, 4, 10, 13, 39, 40, 60, 200, 300, 768, 1000, 3000),
+    4: (32, 64, 224, 8, 16, 1, 3, 4, 12, 48, 80, 96, 112, 128, 160, 192, 256, 320, 384, 416, 448, 480, 512, 640, 1024),
+    5: (8, 16, 1, 3, 4, 32, 64, 112, 224),
+}  # fmt: skip
+CHANNELS = (3, 1, 4)  # of an image whose channels are free
+SCALARS = (1, 16_000, 8000, 0, 8, 2, 512, 640)  # of inputs without dimensions, such as a sample rate
+TEXTS = ("a text", "another one", "1", "2.5")
+MASK_WORDS, LENGTH_WORDS = ("mask", "valid"), ("len", "num_", "size", "count")
+PATTERN_SIZE = 997  # values after which a large input repeats itself, so that it can be written in short
+MAX_VALUES = 4_000_000  # of one request; larger ones would take the search's time
+SEARCH_SECONDS = 8.0  # s for all tries together
+MAX_TRIES = 1500
+DEADLINE_RUNNER = DeadlineRunner()
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How free dimensions and values are chosen in one try."""
+
+    sizes: Mapping[tuple[str, int], int]  # by input and axis
+    scalar: int = 1
+    limit: int = 2  # whole numbers lie below it
+    positive: bool = False  # floats lie above 0
+
+
+@dataclass
+class SearchResult:
+    """The requests that were answered, and what was said of those that were not."""
+
+    feeds: list[Feeds] = field(default_factory=list)
+    tries: int = 0
+    refusal: str = ""  # the graph's last
+
+
+def search_requests(session: Session, seed: int = 0, seconds: float = SEARCH_SECONDS) -> SearchResult:
+    """Search until one request is answered with finite numbers, and try the same with two rows.
+
+    A request whose answers are not finite is kept if there is no better one.
+    """
+    deadline, result, fallback = time.monotonic() + seconds, SearchResult(), list[Feeds]()
+    for plan in plan_requests(session.inputs, seed):
+        if result.tries >= MAX_TRIES or (result.tries and time.monotonic() >= deadline):
+            break
+        feeds = build_feeds(session.inputs, plan, 1, seed)
+        if sum(values.size for values in feeds.values()) > MAX_VALUES:
+            continue
+        result.tries += 1
+        answers = try_request(session, feeds, result)
+        if answers is None:
+            continue
+        if not all(is_finite(values) for values in answers.values()):
+            fallback = fallback or [feeds]
+            continue
+        result.feeds = [feeds, *try_two_rows(session, plan, seed, result)]
+        return result
+    result.feeds = fallback
+    return result
+
+
+def try_two_rows(session: Session, plan: Plan, seed: int, result: SearchResult) -> list[Feeds]:
+    """Return a request like the plan's of two rows, if the first dimension is free and the graph answers it."""
+    if not any(spec.shape and isinstance(spec.shape[0], str) for spec in session.inputs):
+        return []
+    feeds = build_feeds(session.inputs, plan, 2, seed + 1)
+    return [feeds] if try_request(session, feeds, result) is not None else []
+
+
+def try_request(session: Session, feeds: Feeds, result: SearchResult) -> Mapping[str, Array] | None:
+    """Run a request for a few seconds at most; None, with the refusal noted, if it is not answered."""
+    names = [spec.name for spec in session.outputs]
+    try:
+        return DEADLINE_RUNNER.run(session, feeds, names, time.monotonic() + SEARCH_SECONDS)
+    except (InvalidInputError, DeadlineError) as exc:
+        result.refusal = str(exc)
+        return None
+
+
+def is_finite(values: Array) -> bool:
+    """Return whether an output has no NaN and no infinity; texts have none."""
+    return values.dtype.kind != "f" or bool(np.isfinite(values).all())
+
+
+def plan_requests(inputs: Sequence[TensorSpec], seed: int) -> Iterator[Plan]:
+    """Plan the tries: equal sizes, then images with their channels, then sizes by chance."""
+    free = [
+        (spec, axis) for spec in inputs for axis, size in enumerate(spec.shape) if isinstance(size, str) and axis > 0
+    ]
+    yield from plan_equal_sizes(free)
+    yield from plan_images(free)
+    yield from plan_by_chance(inputs, free, seed)
+
+
+def plan_equal_sizes(free: Sequence[tuple[TensorSpec, int]]) -> Iterator[Plan]:
+    """Plan tries in which all free sizes are equal, and some with other values."""
+    for size in EQUAL_SIZES if free else EQUAL_SIZES[:1]:
+        sizes = {(spec.name, axis): size for spec, axis in free}
+        yield Plan(sizes)
+        yield Plan(sizes, positive=True)
+    for scalar in SCALARS:
+        yield Plan({(spec.name, axis): FREE_DIMENSION_SIZE for spec, axis in free}, scalar, limit=4, positive=True)
+
+
+def plan_images(free: Sequence[tuple[TensorSpec, int]]) -> Iterator[Plan]:
+    """Plan tries for inputs of four dimensions whose channels are free as well, first or last."""
+    if not any(len(spec.shape) == 4 for spec, _ in free):
+        return
+    for size in SIZES_BY_RANK[4]:
+        for channels in CHANNELS:
+            for place in (1, 3):
+                yield Plan({
+                    (spec.name, axis): channels if len(spec.shape) == 4 and axis == place else size
+                    for spec, axis in free
+                })  # fmt: skip
+
+
+def plan_by_chance(inputs: Sequence[TensorSpec], free: Sequence[tuple[TensorSpec, int]], seed: int) -> Iterator[Plan]:
+    """Plan tries in which each free axis has a size of its own; axes of one name share it in every second try."""
+    random = np.random.default_rng(seed)
+    loose = any(not spec.shape or spec.datatype.startswith(("INT", "UINT")) for spec in inputs)
+    for number in range(MAX_TRIES if free or loose else 0):
+        sizes: dict[tuple[str, int], int] = {}
+        shared: dict[str, int] = {}
+        for spec, axis in free:
+            usual = SIZES_BY_RANK.get(len(spec.shape), SIZES_BY_RANK[5])
+            drawn = int(usual[int(random.integers(len(usual)))])
+            sizes[spec.name, axis] = shared.setdefault(str(spec.shape[axis]), drawn) if number % 2 == 0 else drawn
+        scalar = int(SCALARS[int(random.integers(len(SCALARS)))])
+        yield Plan(sizes, scalar, limit=int(random.integers(1, 9)), positive=bool(random.integers(2)))
+
+
+def build_feeds(inputs: Sequence[TensorSpec], plan: Plan, batch_size: int, seed: int) -> dict[str, Array]:
+    """Build a request by a plan; the first free dimension of each input is the batch."""
+    random = np.random.default_rng(seed)
+    shapes = {spec.name: choose_shape(spec, plan, batch_size) for spec in inputs}
+    longest = max((max(shape[1:], default=1) for shape in shapes.values() if len(shape) > 1), default=1)
+    return {spec.name: build_values(spec, shapes[spec.name], plan, longest, random) for spec in inputs}
+
+
+def choose_shape(spec: TensorSpec, plan: Plan, batch_size: int) -> tuple[int, ...]:
+    """Choose the shape of an input."""
+    return tuple(
+        size if isinstance(size, int) else plan.sizes[spec.name, axis] if axis else batch_size
+        for axis, size in enumerate(spec.shape)
+    )
+
+
+def build_values(
+    spec: TensorSpec, shape: tuple[int, ...], plan: Plan, longest: int, random: np.random.Generator
+) -> Array:
+    """Build an input's values by its datatype, its name and its number of dimensions."""
+    dtype, count, name = NUMPY_DTYPES[spec.datatype], prod(shape), spec.name.lower()
+    if spec.datatype == "BYTES":
+        return np.resize(np.array(TEXTS, object), shape)
+    if any(word in name for word in MASK_WORDS):
+        return fill(1, spec, shape)
+    if spec.datatype != "BOOL" and dtype.kind in "iu" and spec.datatype != "BF16":
+        if any(word in name for word in LENGTH_WORDS) and len(shape) < 2:
+            return fill(longest if plan.scalar == 1 else plan.scalar, spec, shape)
+        if not shape:
+            return fill(plan.scalar, spec, shape)
+    values = draw_values(spec, min(count, PATTERN_SIZE), plan, image=len(shape) == 4, random=random)
+    return np.resize(values, shape) if count else np.zeros(shape, dtype)
+
+
+def fill(value: int, spec: TensorSpec, shape: tuple[int, ...]) -> Array:
+    """Fill an input with one value, as far as its datatype holds it."""
+    if spec.datatype == "BF16":
+        return np.full(shape, np.float32(value).view(np.uint32) >> 16, np.uint16)
+    dtype = NUMPY_DTYPES[spec.datatype]
+    largest = np.iinfo(dtype).max if dtype.kind in "iu" else value
+    return np.full(shape, min(value, int(largest)), dtype)
+
+
+def draw_values(spec: TensorSpec, count: int, plan: Plan, *, image: bool, random: np.random.Generator) -> Array:
+    """Draw values: pixels, indices, bits, or normal numbers that take few digits in JSON and are never 0."""
+    dtype = NUMPY_DTYPES[spec.datatype]
+    if spec.datatype == "UINT8" and image:
+        return random.integers(0, 256, count).astype(dtype)
+    if dtype.kind != "f" and spec.datatype != "BF16":
+        return random.integers(0, plan.limit, count).astype(dtype)
+    values = (np.floor(random.standard_normal(count) * 32) * 2 + 1) / 64
+    values = np.abs(values) if plan.positive else values
+    if spec.datatype == "BF16":
+        return np.asarray(values.astype(np.float32).view(np.uint32) >> 16, np.uint16)
+    return np.asarray(values, dtype)
