@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from functions.train.data import Array, augmentation, loader
-from functions.train.data.pixels import Inputs, Pixels, iterate_chunks
+from functions.train.data.pixels import VALUES_AT_ONCE, VALUES_ON_GPU, Inputs, Pixels, iterate_chunks
 from functions.train.data.split import Splits
 from functions.train.distributed import parallel
 from functions.train.distributed.process_group import SINGLE_PROCESS, ProcessGroup
@@ -298,14 +298,15 @@ def predict_outputs(model: nn.Module, inputs: Inputs, batch_size: int | None = N
     device, targets_per_example = get_model_device(model), inputs.shape[1] if inputs.dtype == np.int64 else 1
     size = batch_size or max(1, MAX_TARGETS_AT_ONCE // targets_per_example)
     with torch.inference_mode():
-        batches = [model(batch.to(device)).cpu() for batch in split_inputs(inputs, size)]
+        batches = [model(batch.to(device)).cpu() for batch in split_inputs(inputs, size, device)]
     return np.concatenate([batch.numpy() for batch in batches])
 
 
-def split_inputs(inputs: Inputs, batch_size: int) -> Iterator[torch.Tensor]:
+def split_inputs(inputs: Inputs, batch_size: int, device: torch.device) -> Iterator[torch.Tensor]:
     """Split raw inputs into batches, images into parts that fit in memory."""
     if isinstance(inputs, Pixels):
-        return map(torch.from_numpy, iterate_chunks(inputs))
+        values = VALUES_AT_ONCE if device.type == "cpu" else VALUES_ON_GPU
+        return map(torch.from_numpy, iterate_chunks(inputs, values))
     return iter(torch.split(torch.from_numpy(inputs), batch_size))
 
 
