@@ -24,7 +24,7 @@ from pilotlight.recipes.schema import CaptureOptions
 from pilotlight.runtime.session import Session, open_session
 
 BATCH_SIZE = 256  # examples in a call of the graph
-MAX_PIXELS = 2**22  # values of images whose features are counted: 16 MB
+MAX_PIXELS = 2**21  # values of images whose features are counted: 16 MB in float64
 MAX_WINDOWS = 32  # of a text, whose answers are thousands of numbers for each token
 
 

@@ -20,7 +20,7 @@ import numpy as np
 from PIL import Image
 
 ROOT = Path(__file__).parents[2]
-MODEL = "model={architecture: cnn, channels: [16, 32], hidden: 32, dropout: 0.0}"
+MODEL = "model={architecture: cnn, channels: [4, 8], hidden: 8, dropout: 0.0}"
 CHILD = """
 import sys, torch, onnxruntime, functions.train.pipeline
 def peak():

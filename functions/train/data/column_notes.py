@@ -13,6 +13,7 @@ MIN_NUMBERED_ROWS = 20  # rows from which on different whole numbers in each loo
 INDEX_NAME = re.compile(r"|Unnamed: \d+|__index_level_\d+__|index")  # pandas' own, and that of R
 DATE = re.compile(r"\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}([T ]\d{1,2}:\d{2}.*)?|\d{1,2}\.? ?[A-Za-z]{3,9}\.? ?,? ?\d{2,4}")
 ODD_NUMBERS = (
+    (DATE, "dates; make numbers of them, such as the year or days since, or split by them with data.time"),
     (
         re.compile(r"[+-]?\d{1,3}([,' \u00a0]\d{3})+(\.\d+)?"),
         "numbers with separators of thousands; write them without",
@@ -25,7 +26,6 @@ ODD_NUMBERS = (
         re.compile(r"[$€£¥<>~]? ?[+-]?\d[\d.,]* ?(%|[$€£¥]|[A-Za-zµ°]{1,4})?"),
         "numbers with a unit or sign; write plain numbers to have them learned as such",
     ),
-    (DATE, "dates; make numbers of them, such as the year or days since, or split by them with data.time"),
 )
 
 

@@ -22,12 +22,15 @@ def load_dataset(options: BuiltinDataOptions | UserDataOptions, data_root: DataR
 
 
 def load_splits(options: BuiltinDataOptions | UserDataOptions, data_root: DataRoot | None = None) -> Splits:
-    """Load and split the data set of a recipe, a text by its documents; what does not fit in memory is streamed."""
+    """Load and split the data set of a recipe, a text by its documents; what does not fit in memory is streamed.
+
+    Tables are streamed by shards, images by files, which are split and drawn as if they were in memory.
+    """
     if isinstance(options, BuiltinDataOptions) and options.text:
         from functions.train.data import text_windows  # it brings tokenizers
 
         return text_windows.load_text_splits(options)
-    if isinstance(options, BuiltinDataOptions) or not options.streaming:
+    if isinstance(options, BuiltinDataOptions) or not options.streaming or options.file_format == "images":
         return split_dataset(load_dataset(options, data_root), options)
     from functions.train.data import stream_scan  # it brings what `readers` brings
 

@@ -14,7 +14,8 @@ import numpy as np
 from functions.train.data import Array
 from functions.train.data.statistics import Moments
 
-VALUES_AT_ONCE = 2**20  # that are float32 at a time where a whole set is passed over: 4 MB
+VALUES_AT_ONCE = 2**19  # that are float32 at a time where a whole set is passed over: 2 MB
+VALUES_ON_GPU = 2**24  # the same where a GPU computes on them
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,17 +151,17 @@ class FilePixels(Pixels):
         return self.decoder.decode_images(positions.tolist())
 
 
-def count_images_at_once(image_shape: Sequence[int]) -> int:
+def count_images_at_once(image_shape: Sequence[int], values: int = VALUES_AT_ONCE) -> int:
     """Count how many images of this shape are float32 at a time where a whole set is passed over."""
-    return max(1, VALUES_AT_ONCE // max(1, int(np.prod(image_shape))))
+    return max(1, values // max(1, int(np.prod(image_shape))))
 
 
-def iterate_chunks(inputs: Inputs) -> Iterator[Array]:
+def iterate_chunks(inputs: Inputs, values: int = VALUES_AT_ONCE) -> Iterator[Array]:
     """Iterate over all examples: arrays as they are, images as float32, some at a time, the next ones meanwhile."""
     if not isinstance(inputs, Pixels):
         yield inputs
         return
-    size = count_images_at_once(inputs.image_shape)
+    size = count_images_at_once(inputs.image_shape, values)
     positions = np.arange(len(inputs))
     yield from (images for _, images in read_ahead(inputs, np.split(positions, range(size, len(inputs), size))))
 

@@ -73,7 +73,7 @@ def read_csv(path: Path, file_name: str, options: UserDataOptions) -> Any:  # no
         row = ragged[0]
         raise InvalidInputError(
             f"{file_name}, row {row.number - 1} has {row.actual_columns} values, and its header names "
-            f"{row.expected_columns}: {row.text[:60]!r}."
+            f"{row.expected_columns}: {row.text[:60]!r}{guess_delimiter(table.column_names)}."
         )
     return table
 
@@ -214,8 +214,8 @@ def read_time_column(table: Any, name: str, origin: RowOrigins) -> tuple[Array, 
         moments = column.cast(pa.timestamp("us")) if not pa.types.is_time(column.type) else column.cast(pa.time64("us"))
     except pa.ArrowInvalid as exc:
         raise InvalidInputError(
-            f"{origin.file_names[0]}: data.time is {name!r}, which holds {column.type}, such as {written[0]!r}; it "
-            "must hold numbers, or dates as in 2026-11-29 or 2026-11-29T20:15:00."
+            f"{origin.file_names[0]}: data.time is {name!r}, which holds {column.type}, such as {str(written[0])!r}; "
+            "it must hold numbers, or dates as in 2026-11-29 or 2026-11-29T20:15:00."
         ) from exc
     return moments.cast(pa.int64()).to_numpy(), written
 

@@ -13,12 +13,13 @@ from torch import nn
 
 from functions.train.data import Array
 from functions.train.data.dataset import Dataset
-from functions.train.data.pixels import Inputs, Pixels, count_images_at_once
+from functions.train.data.pixels import VALUES_AT_ONCE, VALUES_ON_GPU, Inputs, Pixels, count_images_at_once
 from functions.train.data.statistics import Moments
 from functions.train.distributed.process_group import SINGLE_PROCESS, ProcessGroup
 from functions.train.evaluation.totals import Score, build_totals
 from functions.train.training.device import get_model_device
 
+CPU = torch.device("cpu")
 MAX_TARGETS_AT_ONCE = 1024  # answers that are computed at once
 
 
@@ -27,7 +28,7 @@ def predict_outputs(model: nn.Module, inputs: Inputs, batch_size: int | None = N
 
     Unless a batch size is given, a batch has 1,024 targets, or one window of tokens. All outputs are held in memory.
     """
-    size = batch_size or choose_batch_size(inputs)
+    size = batch_size or choose_batch_size(inputs, get_model_device(model))
     starts = range(0, len(inputs), size)
     return np.concatenate([run_network(model, inputs[start : start + size]).cpu().numpy() for start in starts])
 
@@ -41,7 +42,9 @@ def evaluate_network(
 ) -> Score:
     """Score the network on all of a data set, with memory for one batch of outputs; see `totals.build_totals`."""
     totals = build_totals(data, names, unit)
-    for start, stop in share_examples(len(data), choose_batch_size(data.inputs), process_group):
+    for start, stop in share_examples(
+        len(data), choose_batch_size(data.inputs, get_model_device(model)), process_group
+    ):
         rows = slice(start, max(stop, start + 1))  # with nothing to add, for a sharded network runs in all processes
         outputs = run_network(model, data.inputs[rows])
         if stop > start:
@@ -51,10 +54,10 @@ def evaluate_network(
     return totals.score()
 
 
-def choose_batch_size(inputs: Inputs) -> int:
+def choose_batch_size(inputs: Inputs, device: torch.device = CPU) -> int:
     """Choose how many examples are run at once: 1,024 targets, one window of tokens, or a few MB of pixels."""
     if isinstance(inputs, Pixels):
-        return count_images_at_once(inputs.image_shape)
+        return count_images_at_once(inputs.image_shape, VALUES_AT_ONCE if device.type == "cpu" else VALUES_ON_GPU)
     targets_per_example = inputs.shape[1] if inputs.dtype == np.int64 else 1
     return max(1, MAX_TARGETS_AT_ONCE // targets_per_example)
 
