@@ -9,7 +9,7 @@ import pytest
 import soundfile
 from PIL import Image as Pillow
 
-from pilotlight.cli import processing_steps
+from pilotlight.cli import inferred_steps
 from pilotlight.contracts.manifest import Manifest
 from pilotlight.contracts.processing import (
     ClassificationPostprocessing,
@@ -107,11 +107,11 @@ def test_steps_come_from_a_file_and_the_graph(run: Run, store: str, tmp_path: Pa
     ],
 )
 def test_the_form_of_sound_is_read_from_the_graph(shape: list[int | str], layout: str, length: int | None) -> None:
-    assert processing_steps.infer_audio_steps(shape, {"rate": 8000}) == {"layout": layout} | (
+    assert inferred_steps.infer_audio_steps(shape, {"rate": 8000}) == {"layout": layout} | (
         {} if length is None else {"length": length}
     )
-    assert "length" not in processing_steps.infer_audio_steps(shape, {"rate": 8000, "window": 99})
-    assert processing_steps.infer_audio_steps(shape, {"spectrogram": {}}) == {}
+    assert "length" not in inferred_steps.infer_audio_steps(shape, {"rate": 8000, "window": 99})
+    assert inferred_steps.infer_audio_steps(shape, {"spectrogram": {}}) == {}
 
 
 def test_tabular_needs_its_columns(run: Run, store: str, tmp_path: Path) -> None:

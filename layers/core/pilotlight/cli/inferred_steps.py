@@ -171,17 +171,21 @@ def choose_scale(steps: ProcessingSteps, spec: TensorSpec, assumed: Assumptions)
 def complete_audio_steps(steps: ProcessingSteps, facts: GraphFacts, assumed: Assumptions) -> ProcessingSteps:
     """Complete layout and, unless the steps say otherwise, the length of sound from the graph's input."""
     spec = next((spec for spec in facts.session.inputs if spec.name == steps["input"]), None)
-    if spec is None or steps.get("spectrogram") is not None or not 1 <= len(spec.shape) <= 3:
-        return steps
-    signature = f"its input {spec.name} is [{', '.join(map(str, spec.shape))}]"
-    layouts = {1: "S", 2: "NS", 3: "NS1" if spec.shape[-1] == 1 else "N1S"}
-    size = spec.shape[-2] if layouts[len(spec.shape)] == "NS1" else spec.shape[-1]
-    if "layout" not in steps:
-        assumed.add("layout", layouts[len(spec.shape)], signature)
-    if not isinstance(size, int) or {"length", "window"} & set(steps):
-        return {"layout": layouts[len(spec.shape)]} | steps
-    assumed.add("length", f"{size:,} samples", signature)
-    return {"layout": layouts[len(spec.shape)], "length": size} | steps
+    inferred = {} if spec is None else infer_audio_steps(spec.shape, steps)
+    for setting, value in inferred.items():
+        if spec is not None and setting not in steps:
+            assumed.add(setting, value, f"its input {spec.name} is [{', '.join(map(str, spec.shape))}]")
+    return inferred | steps
+
+
+def infer_audio_steps(shape: Sequence[int | str], steps: ProcessingSteps) -> ProcessingSteps:
+    """Infer the layout of sound, and its length unless the steps say otherwise, from the shape of a graph's input."""
+    if steps.get("spectrogram") is not None or not 1 <= len(shape) <= 3:
+        return {}
+    layout = {1: "S", 2: "NS", 3: "NS1" if shape[-1] == 1 else "N1S"}[len(shape)]
+    size = shape[-2] if layout == "NS1" else shape[-1]
+    has_length = "length" in steps or "window" in steps
+    return {"layout": layout} | ({"length": size} if isinstance(size, int) and not has_length else {})
 
 
 def complete_classification(
