@@ -15,6 +15,7 @@ from pilotlight.contracts.processing import (
     RegressionPostprocessing,
 )
 from pilotlight.errors import InvalidInputError
+from pilotlight.processing.classification import build_label_outputs
 from pilotlight.runtime.datatypes import Array
 from tests import fakes
 
@@ -118,3 +119,10 @@ def test_a_finish_must_fit_the_graph() -> None:
         fakes.stepped(None, RegressionPostprocessing(output="y", name="y"))
     with pytest.raises(InvalidInputError, match="has 2 labels, but the graph's 'y' has 3 classes"):
         fakes.stepped(None, ClassificationPostprocessing(output="y"), labels=("a", "b"))
+
+
+def test_logarithms_of_probabilities_become_probabilities() -> None:
+    steps = ClassificationPostprocessing(output="y", activation="exp")
+    found = build_label_outputs(steps, ("a", "b"), np.log(np.array([[0.25, 0.75]])))
+    assert found["label"].tolist() == ["b"]
+    assert found["probabilities"].round(6).tolist() == [[0.25, 0.75]]

@@ -17,6 +17,7 @@ import typer
 from pilotlight.cli import (
     capture_policy,
     classifier_outputs,
+    graph_card,
     hugging_face_cache,
     inferred_steps,
     model_conversion,
@@ -51,26 +52,6 @@ NO_GOLDEN = (
     "Not checked. No golden requests are recorded: the graph answers no request, or not with the same finite numbers "
     "twice. Nothing will tell that it computes wrongly one day; --sample brings a request of yours."
 )
-# What can be written about a graph that is published as it is, without measuring it.
-CARD_TEMPLATE = """\
-# {name}
-
-The ONNX graph `{file}`, opset {opset}, published as it is; it was not trained here. Its weights are served in {serve}.
-
-## Input and output of the graph
-
-|  | tensor | datatype | shape |
-| --- | --- | --- | --- |
-{signature}
-
-## Results
-
-The graph has {size:,.1f} kB. {golden}
-
-## Limitations
-
-- Nothing is known here of how good its answers are: no evaluation data was given.
-"""
 
 
 def publish(
@@ -233,8 +214,10 @@ def build_graph_draft(
         request_cost=cost.result(),
         by=getpass.getuser(),
     )
-    unchecked = describe_unchecked(examination)
-    documents = {"model-card.md": format_graph_card(draft, source.graph, unchecked, session.left_out).encode()}
+    unchecked = graph_card.describe_unchecked(examination)
+    documents = {
+        "model-card.md": graph_card.format_graph_card(draft, source.graph, unchecked, session.left_out).encode()
+    }
     if golden is not None:
         documents["golden.json"] = encode_document(golden)
     facts = GraphFacts(session, source.graph, collect_answers(golden), examination.input_shapes, outputs)
@@ -258,24 +241,6 @@ def collect_answers(document: GoldenDocument | None) -> dict[str, list[Array]]:
         for name, values in to_arrays(exchange.response.outputs).items():
             answers.setdefault(name, []).append(values)
     return answers
-
-
-def describe_unchecked(examination: GraphExamination) -> str:
-    """Describe what golden requests leave unchecked, in a sentence; empty if it is nothing."""
-    recording = examination.recording
-    if recording.document is None:
-        reason = recording.reason
-        if examination.tries and examination.refusal and not examination.input_shapes:
-            reason = (
-                f"the graph answers none of {examination.tries:,} made-up requests, the last: {examination.refusal}"
-            )
-        return (
-            f"Not checked. No golden requests are recorded: {reason.rstrip('.')}. Nothing will tell that it computes "
-            "wrongly one day; --sample brings a request of yours."
-        )
-    if recording.unchecked:
-        return f"Not checked by golden requests: {'; '.join(sorted(recording.unchecked.values()))}."
-    return ""
 
 
 def note_rows(session: Session, assumed: Assumptions) -> None:
@@ -315,29 +280,6 @@ def check_labels(draft: ManifestDraft, file: Path | None, facts: GraphFacts, *, 
     finish = msgspec.to_builtins(draft.postprocess)
     if finish is not None or explicit:
         inferred_steps.check_label_count(draft.labels, str(file or draft.name), finish, facts)
-
-
-def format_graph_card(draft: ManifestDraft, graph: Path, unchecked: str, left_out: Sequence[str]) -> str:
-    """Format the model card, `model-card.md`."""
-    rows = [format_tensor_row("in", spec) for spec in draft.inputs] + [
-        format_tensor_row("out", spec) for spec in draft.outputs
-    ]
-    recorded = "Golden requests, made up within its signature or brought with it, were recorded and repeated."
-    golden = " ".join(filter(None, [recorded if draft.golden else "", unchecked]))
-    return CARD_TEMPLATE.format(
-        name=draft.name,
-        file=graph.name,
-        opset=draft.opset or "unknown",
-        serve=draft.serve,
-        signature="\n".join([*rows, *(f"| left out | `{one}` | | |" for one in left_out)]),
-        size=graph.stat().st_size / 1000,
-        golden=golden,
-    )
-
-
-def format_tensor_row(direction: str, spec: TensorSpec) -> str:
-    """Format a tensor as a row of the table."""
-    return f"| {direction} | `{spec.name}` | {spec.datatype} | `[{', '.join(map(str, spec.shape))}]` |"
 
 
 def convert_to_graph(path: Path, options: Mapping[str, object], precision: Precision, folder: Path) -> PreparedDraft:

@@ -26,7 +26,7 @@ class SampleTensor(Struct, frozen=True):
     data: list[Any]
 
 
-class SampleRequest(Struct, frozen=True):
+class SampleBody(Struct, frozen=True):
     """A V2 infer request, of which the inputs count."""
 
     inputs: tuple[SampleTensor, ...]
@@ -56,7 +56,7 @@ def load_json(file: Path) -> list[Mapping[str, Array]]:
     """Load a V2 infer request, or a list of them."""
     try:
         content = file.read_bytes().removeprefix(b"\xef\xbb\xbf")
-        kind = list[SampleRequest] if content.lstrip().startswith(b"[") else SampleRequest
+        kind = list[SampleBody] if content.lstrip().startswith(b"[") else SampleBody
         read: Any = msgspec.json.decode(content, type=kind)
     except (msgspec.MsgspecError, UnicodeDecodeError) as exc:
         raise InvalidInputError(

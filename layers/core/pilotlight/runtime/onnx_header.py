@@ -129,7 +129,7 @@ def parse_model(model: memoryview) -> OnnxHeader:
             opsets[domain] = version
         elif number == 7:
             scan_graph(value, operators, external_files)
-            unranked_inputs += [name for name in map(find_unranked_name, iterate_graph_inputs(value)) if name]
+            unranked_inputs += find_unranked_inputs(value)
         elif number == 25:
             functions.add(scan_function(value, operators, external_files))
     if not ir_version or not opsets:
@@ -179,6 +179,18 @@ def scan_graph(value: int | memoryview, operators: set[tuple[str, str]], externa
 def iterate_graph_inputs(value: int | memoryview) -> Iterator[int | memoryview]:
     """Iterate over the inputs of a GraphProto, each a ValueInfoProto."""
     return (part for number, part in iterate_fields(value) if number == 11)
+
+
+def find_unranked_inputs(value: int | memoryview) -> list[str]:
+    """Find the inputs of a GraphProto that have no shape; an initializer that is listed as an input has its own."""
+    names = [name for name in map(find_unranked_name, iterate_graph_inputs(value)) if name]
+    given = {name for number, part in iterate_fields(value) if number == 5 for name in read_tensor_name(part)}
+    return [name for name in names if name not in given] if names else []
+
+
+def read_tensor_name(value: int | memoryview) -> list[str]:
+    """Read the name of a TensorProto."""
+    return [decode_text(part) for number, part in iterate_fields(value) if number == 8]
 
 
 def find_unranked_name(value: int | memoryview) -> str:

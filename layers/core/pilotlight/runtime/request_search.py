@@ -7,7 +7,7 @@ refuses costs a millisecond. Whole numbers are indices of any table, masks are o
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import prod
 
 import numpy as np
@@ -20,7 +20,7 @@ from pilotlight.runtime.session import Session
 
 Feeds = Mapping[str, Array]  # a graph's inputs by name
 FREE_DIMENSION_SIZE = 8  # the first that is tried, for free dimensions other than the batch
-EQUAL_SIZES = (FREE_DIMENSION_SIZE, 32, 64, 224, 16, 128, 256, 4, 1, 2, 48, 96, 320, 512, 640, 80, 112, 384, 16_000)
+EQUAL_SIZES = (32, 64, 224, 16, 128, 256, 4, 1, 2, 48, 96, 320, 512, 640, 80, 112, 384, 16_000)
 SIZES_BY_RANK: Mapping[int, tuple[int, ...]] = {  # of a free axis behind the batch
     1: (1, 2, 8, 16, 512, 16_000, 1024, 80),
     2: (8, 16, 32, 64, 128, 256, 512, 1024, 16_000, 8000, 1, 2, 3, 4, 10, 13, 40, 80, 100, 768, 24_000, 48_000),
@@ -29,6 +29,7 @@ SIZES_BY_RANK: Mapping[int, tuple[int, ...]] = {  # of a free axis behind the ba
     5: (8, 16, 1, 3, 4, 32, 64, 112, 224),
 }  # fmt: skip
 CHANNELS = (3, 1, 4)  # of an image whose channels are free
+CHANNEL_AXES = (1, 3)  # first or last, behind the batch
 SCALARS = (1, 16_000, 8000, 0, 8, 2, 512, 640)  # of inputs without dimensions, such as a sample rate
 TEXTS = ("a text", "another one", "1", "2.5")
 MASK_WORDS, LENGTH_WORDS = ("mask", "valid"), ("len", "num_", "size", "count")
@@ -67,20 +68,25 @@ def search_requests(session: Session, seed: int = 0, seconds: float = SEARCH_SEC
     for plan in plan_requests(session.inputs, seed):
         if result.tries >= MAX_TRIES or (result.tries and time.monotonic() >= deadline):
             break
-        feeds = build_feeds(session.inputs, plan, 1, seed)
-        if sum(values.size for values in feeds.values()) > MAX_VALUES:
+        if count_values(session.inputs, plan) > MAX_VALUES:
             continue
-        result.tries += 1
-        answers = try_request(session, feeds, result)
-        if answers is None:
-            continue
-        if not all(is_finite(values) for values in answers.values()):
+        for tried in (plan, replace(plan, positive=True)):  # a logarithm or a root takes no negative number
+            feeds = build_feeds(session.inputs, tried, 1, seed)
+            result.tries += 1
+            answers = try_request(session, feeds, result)
+            if answers is None:
+                break
+            if all(is_finite(values) for values in answers.values()):
+                result.feeds = [feeds, *try_two_rows(session, tried, seed, result)]
+                return result
             fallback = fallback or [feeds]
-            continue
-        result.feeds = [feeds, *try_two_rows(session, plan, seed, result)]
-        return result
     result.feeds = fallback
     return result
+
+
+def count_values(inputs: Sequence[TensorSpec], plan: Plan) -> int:
+    """Count the values of a request by a plan."""
+    return sum(prod(choose_shape(spec, plan, 1)) for spec in inputs)
 
 
 def try_two_rows(session: Session, plan: Plan, seed: int, result: SearchResult) -> list[Feeds]:
@@ -107,32 +113,31 @@ def is_finite(values: Array) -> bool:
 
 
 def plan_requests(inputs: Sequence[TensorSpec], seed: int) -> Iterator[Plan]:
-    """Plan the tries: equal sizes, then images with their channels, then sizes by chance."""
+    """Plan the tries: one small size, images with their channels, equal sizes, then sizes by chance."""
     free = [
         (spec, axis) for spec in inputs for axis, size in enumerate(spec.shape) if isinstance(size, str) and axis > 0
     ]
-    yield from plan_equal_sizes(free)
+    yield Plan({(spec.name, axis): FREE_DIMENSION_SIZE for spec, axis in free})
     yield from plan_images(free)
+    yield from plan_equal_sizes(free)
     yield from plan_by_chance(inputs, free, seed)
 
 
 def plan_equal_sizes(free: Sequence[tuple[TensorSpec, int]]) -> Iterator[Plan]:
     """Plan tries in which all free sizes are equal, and some with other values."""
-    for size in EQUAL_SIZES if free else EQUAL_SIZES[:1]:
-        sizes = {(spec.name, axis): size for spec, axis in free}
-        yield Plan(sizes)
-        yield Plan(sizes, positive=True)
+    for size in EQUAL_SIZES if free else ():
+        yield Plan({(spec.name, axis): size for spec, axis in free})
     for scalar in SCALARS:
-        yield Plan({(spec.name, axis): FREE_DIMENSION_SIZE for spec, axis in free}, scalar, limit=4, positive=True)
+        yield Plan({(spec.name, axis): FREE_DIMENSION_SIZE for spec, axis in free}, scalar, limit=4)
 
 
 def plan_images(free: Sequence[tuple[TensorSpec, int]]) -> Iterator[Plan]:
     """Plan tries for inputs of four dimensions whose channels are free as well, first or last."""
-    if not any(len(spec.shape) == 4 for spec, _ in free):
+    if not any(len(spec.shape) == 4 and axis in CHANNEL_AXES for spec, axis in free):
         return
     for size in SIZES_BY_RANK[4]:
         for channels in CHANNELS:
-            for place in (1, 3):
+            for place in CHANNEL_AXES:
                 yield Plan({
                     (spec.name, axis): channels if len(spec.shape) == 4 and axis == place else size
                     for spec, axis in free
