@@ -50,8 +50,8 @@ MISTAKES = [
     ("data={path: mine.csv, target: y}", ["'data.fractions' is missing"]),
     ("data={path: mine.csv, target: y, missing: guess}", ["data.missing", '"guess"', "'drop', 'mean' or 'median'"]),
     (
-        "data={path: a.csv, target: y, time: t, streaming: true}",
-        ["data.streaming is true", "a stream takes csv, parquet or npz"],
+        "data={path: a.csv, target: y, time: t, streaming: true, fractions: {train: 0.6, validation: 0.2, test: 0.2}}",
+        ["data.streaming is true", "a stream of tables takes no data.time"],
     ),
     ("data={path: mine.txt}", ["data.format is null", "files that end in .txt are no one format"]),
     ("data={path: pics, image: {size: 0}}", ["data.image.size is 0", "greater than or equal to 1"]),
