@@ -47,7 +47,7 @@ def write_images(folder: Path, count: int, side: int, suffix: str = ".png") -> N
 def train_and_measure(
     folder: Path, store: Path, epochs: int = 1, batch_size: int = 32, model: str = MODEL, *, streaming: bool = False
 ) -> tuple[int, int, str]:
-    """Train on the folder in a process of its own: its peak bytes after the imports and at the end, and what it said."""
+    """Train in a process of its own; return its peak bytes after the imports and at the end, and what it said."""
     fractions = "{train: 0.7, validation: 0.15, test: 0.15}"
     data = f"data={{path: '{folder}', streaming: {str(streaming).lower()}, fractions: {fractions}, calibration: 64}}"
     words = [data, "name=pictures", f"epochs={epochs}", f"batch_size={batch_size}", model, "augmentation=null"]

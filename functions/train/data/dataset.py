@@ -6,7 +6,7 @@ The values stay raw: scaling them is a part of the model.
 import hashlib
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -14,7 +14,7 @@ from functions.train.data import Array
 from functions.train.data.cleaning import CleaningReport
 from functions.train.data.encoding import compute_fill_values, encode_table
 from functions.train.data.passes import Passes
-from functions.train.data.pixels import Inputs, Pixels, iterate_chunks
+from functions.train.data.pixels import Pixels, iterate_chunks
 from functions.train.data.split_keys import SplitKeys
 from functions.train.data.statistics import DatasetStatistics, Moments, compute_moments
 from pilotlight.contracts.processing import ImagePreprocessing
@@ -30,7 +30,9 @@ class Dataset:
     In a text, an example is a window of tokens, and the target of each token is a class: the token that follows it.
     """
 
-    inputs: Inputs  # float32, images (N, channels, height, width) or a table (N, columns); int64 (N, T), tokens
+    # `Inputs`: float32, images (N, channels, height, width) or a table (N, columns); int64 (N, T), tokens. What is read
+    # whole is an array; images from files are `Pixels`, of which some are read at a time.
+    inputs: Any
     targets: Array  # int64 (N,) or (N, T), an index into classes; without classes float32 (N, 1), in its own unit
     classes: tuple[str, ...]
     features: tuple[str, ...] = ()  # the names of the channels or columns

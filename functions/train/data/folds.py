@@ -49,9 +49,19 @@ def split_into_folds(dataset: Dataset, k: int, seed: int) -> list[Array]:
 
 def build_fold_splits(dataset: Dataset, k: int, seed: int, fractions: SplitFractions) -> list[Splits]:
     """Build the splits in which each fold is the test set; the rest keeps its proportion of validation examples."""
+    check_fold_keys(dataset)
     parts = round((fractions.train + fractions.validation) / fractions.validation)
     whole, hidden = np.arange(len(dataset)), split_into_folds(dataset, k, seed)
     return [split_around_fold(dataset, np.setdiff1d(whole, test), test, max(2, parts), seed) for test in hidden]
+
+
+def check_fold_keys(dataset: Dataset) -> None:
+    """Refuse folds where files, groups or time determine the sets, which folds would mix."""
+    found = {"data.validation and data.test": dataset.keys.sets, "data.group": dataset.keys.groups}
+    found["data.time"] = dataset.keys.times
+    for key, values in found.items():
+        if values is not None:
+            raise InvalidInputError(f"folds must be null where {key} determines the sets: folds are drawn by chance.")
 
 
 def split_around_fold(dataset: Dataset, rest: Array, test: Array, parts: int, seed: int) -> Splits:

@@ -14,6 +14,7 @@ import numpy as np
 
 from functions.train.data import Array
 from functions.train.data.cleaning import CleaningReport
+from functions.train.data.column_notes import describe_columns
 from functions.train.data.dataset import Dataset
 from functions.train.data.files import DataFile, DataRoot, find_files
 from functions.train.data.readers import EXTENSIONS, cast_targets
@@ -30,7 +31,7 @@ from functions.train.data.split import DEFAULT_CALIBRATION_EXAMPLES, Splits, ref
 from functions.train.data.split_keys import SETS
 from functions.train.data.statistics import DatasetStatistics, Moments, RandomSample, RunningMoments
 from functions.train.data.streaming import StreamedDataset, join_blocks
-from functions.train.data.target import is_class_target, parse_targets
+from functions.train.data.target import ParsedTargets, is_class_target, parse_targets
 from pilotlight.errors import InvalidInputError
 from pilotlight.recipes.data_schema import UserDataOptions
 
@@ -109,8 +110,8 @@ class StreamScan:
         )
 
     @property
-    def target_encoding(self) -> tuple[TargetEncoding, str]:
-        """What the targets mean, and the metric that goes with it."""
+    def target_encoding(self) -> tuple[TargetEncoding, ParsedTargets]:
+        """What the targets mean, and what they were taken for."""
         distinct = sorted(self.first_places) if len({isinstance(word, str) for word in self.first_places}) == 1 else []
         values = np.array(distinct)
         if not distinct:
@@ -119,12 +120,13 @@ class StreamScan:
             raise InvalidInputError(
                 f"The target {self.options.target!r} has more than {MAX_DISTINCT_TARGETS} different values."
             )
-        found = parse_targets(values, self.options, FirstSeenPlaces([self.first_places[word] for word in distinct]))
-        return TargetEncoding(found.classes, values if found.classes else np.zeros(0), found.values), found.metric
+        places = FirstSeenPlaces([self.first_places[word] for word in distinct])
+        found = parse_targets(values, self.options, places, self.row_count)
+        return TargetEncoding(found.classes, values if found.classes else np.zeros(0), found.values), found
 
     def build_splits(self) -> Splits:
         """Build the sets; the training set is a stream."""
-        answers, metric = self.target_encoding
+        answers, parsed = self.target_encoding
         columns = self.choose_columns()
         features = tuple(self.features[column] for column in columns)
         constant = tuple(name for name in self.features if name not in features)
@@ -137,7 +139,16 @@ class StreamScan:
             targets = cast_targets(answers.encode_targets(known), answers.classes)
             picked = np.ascontiguousarray(inputs[:, columns])
             return Dataset(
-                picked, targets, answers.classes, features, metric, cleaning, (), self.options.missing, passes
+                picked,
+                targets,
+                answers.classes,
+                features,
+                parsed.metric,
+                cleaning,
+                (),
+                self.options.missing,
+                passes,
+                notes=(parsed.note, describe_columns(features, ())) if len(self.example_shape) == 1 else (parsed.note,),
             )
 
         if self.sample.inputs is None or self.sample.targets is None:
@@ -152,7 +163,7 @@ class StreamScan:
             "validation": count_classes(validation),
             "test": count_classes(test),
         }
-        check_split_counts(counts, answers.classes)
+        check_split_counts(counts, answers.classes, SETS[:1] if self.options.rare == "keep" else SETS)
         calibration = build_part(self.sample.inputs, self.sample.targets)
         sha256 = hashlib.sha256("".join(shard.sha256 for shard in self.shards).encode()).hexdigest()
         return Splits(train, validation, test, calibration, sha256)
@@ -194,10 +205,10 @@ def count_classes(part: Dataset) -> Array:
     return np.bincount(part.targets, minlength=len(part.classes)) if part.classes else np.array([len(part)])
 
 
-def check_split_counts(counts: dict[str, Array], classes: Sequence[str]) -> None:
-    """Refuse a split that leaves one of its sets empty, or a class out of one."""
+def check_split_counts(counts: dict[str, Array], classes: Sequence[str], complete_sets: Sequence[str] = SETS) -> None:
+    """Refuse a split that leaves one of its sets empty, or a class out of one that must be complete."""
     for name, count in counts.items():
-        if not count.all():
+        if not (count.all() if name in complete_sets else count.any()):
             rare = int(count.argmin())
             if classes:
                 refuse_missing_class(name, classes[rare], int(sum(each[rare] for each in counts.values())))

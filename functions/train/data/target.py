@@ -34,10 +34,15 @@ class ParsedTargets:
     note: str = ""  # what they were taken for, and why
 
 
-def parse_targets(raw_targets: Array, options: UserDataOptions, origin: RowLocator) -> ParsedTargets:
-    """Parse targets (N,) of text, truth values or numbers, as the recipe or else their type determines."""
+def parse_targets(
+    raw_targets: Array, options: UserDataOptions, origin: RowLocator, row_count: int | None = None
+) -> ParsedTargets:
+    """Parse targets (N,) of text, truth values or numbers, as the recipe or else their type determines.
+
+    Where they are only the different ones of a stream, `row_count` is how many examples it has.
+    """
     distinct = np.unique(raw_targets)
-    classes, reason = decide_target_kind(distinct, options, len(raw_targets))
+    classes, reason = decide_target_kind(distinct, options, row_count or len(raw_targets))
     check_target_metric(options, classification=classes)
     if not classes:
         values = parse_numeric_targets(raw_targets, options, origin)

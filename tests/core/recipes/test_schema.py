@@ -49,7 +49,10 @@ MISTAKES = [
     ("data={path: 3, target: y}", ["data.path is 3"]),
     ("data={path: mine.csv, target: y}", ["'data.fractions' is missing"]),
     ("data={path: mine.csv, target: y, missing: guess}", ["data.missing", '"guess"', "'drop', 'mean' or 'median'"]),
-    ("data={path: pics, streaming: true}", ["data.streaming is true", "a stream takes csv, parquet or npz"]),
+    (
+        "data={path: a.csv, target: y, time: t, streaming: true, fractions: {train: 0.6, validation: 0.2, test: 0.2}}",
+        ["data.streaming is true", "a stream of tables takes no data.time"],
+    ),
     ("data={path: mine.txt}", ["data.format is null", "files that end in .txt are no one format"]),
     ("data={path: pics, image: {size: 0}}", ["data.image.size is 0", "greater than or equal to 1"]),
     ("data={path: pics, image: {size: [8, x]}}", ['data.image.size.1 is "x"']),

@@ -46,6 +46,7 @@ from pathlib import PurePosixPath
 from typing import Annotated, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationInfo, field_validator, model_validator
+from pydantic_core import PydanticCustomError
 
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Proportion = Annotated[float, Field(gt=0, lt=1)]
@@ -318,7 +319,7 @@ class UserDataOptions(Options):
         if fractions is None and len(own) == 2:
             return SplitFractions(train=1.0)
         if fractions is None:
-            raise ValueError("it must say which part of the examples is for train, validation and test")
+            raise PydanticCustomError("missing", "it must say which part of the examples is for each set")
         return fractions
 
     @field_validator("fractions")

@@ -245,7 +245,7 @@ def test_groups_of_images_stay_together(tmp_path: Path) -> None:
         draw(number, kind).save(place / f"p{number // 4}_{number}.png")
     for rule in ("folder", "{group}_*"):
         splits = load_splits(options(group=rule), DataRoot(tmp_path))
-        names = [set(np.unique(part.keys.groups)) for part in (splits.train, splits.validation, splits.test)]
+        names = [set(np.asarray(part.keys.groups).tolist()) for part in (splits.train, splits.validation, splits.test)]
         assert sum(map(len, names)) == len(set.union(*names)) == 15
         assert any(
             "split by groups, none of which is in two sets: 9 train, 3 validation, 3 test" in note

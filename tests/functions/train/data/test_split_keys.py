@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from functions.train.data.files import DataRoot
-from functions.train.data.load import load_splits
+from functions.train.data.folds import build_fold_splits
+from functions.train.data.load import load_dataset, load_splits
 from functions.train.data.split import Splits, split_by_stratum, spread_edges
 from functions.train.data.split_keys import OPEN, assign_groups, assign_times
 from pilotlight.errors import InvalidInputError
@@ -43,7 +44,7 @@ def rows(splits: Splits, name: str) -> set[int]:
 
 def counts(splits: Splits, name: str) -> list[int]:
     part = getattr(splits, name)
-    return np.bincount(part.targets, minlength=len(part.classes)).tolist()
+    return [int((part.targets == code).sum()) for code in range(len(part.classes))]
 
 
 def test_four_of_a_thousand_reach_every_set(tmp_path: Path) -> None:
@@ -299,3 +300,10 @@ def test_smallest_classes(count: int, sizes: list[int]) -> None:
 def test_words_of_the_split_that_do_not_go_together_are_refused(words: dict[str, Any], said: str) -> None:
     with pytest.raises(ValueError, match=said):
         options(**words)
+
+
+def test_folds_are_refused_where_chance_does_not_draw_the_sets(tmp_path: Path) -> None:
+    grouped(tmp_path)
+    dataset = load_dataset(options(group="patient"), DataRoot(tmp_path))
+    with pytest.raises(InvalidInputError, match=r"folds must be null where data\.group determines the sets"):
+        build_fold_splits(dataset, 3, 0, options().fractions)

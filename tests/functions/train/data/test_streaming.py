@@ -234,6 +234,32 @@ def test_tables_are_streamed_too_and_their_text_is_refused(tmp_path: Path) -> No
         load_splits(options(path="*.csv"), DataRoot(tmp_path))
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.int64])
+def test_whole_numbers_are_classes_in_a_stream_too(tmp_path: Path, dtype: type) -> None:
+    for number in range(3):
+        values = np.random.default_rng(number).normal(size=(80, 2))
+        np.savez(tmp_path / f"{number}.npz", x=values, y=(values[:, 0] > 0).astype(dtype))
+    found = load_splits(options(), DataRoot(tmp_path)).train
+    assert found.classes == ("0", "1")
+    assert (
+        "target 'y': 2 classes (0, 1), since its numbers are whole and few; data.task: number makes it"
+        in found.notes[0]
+    )
+
+
+def test_rare_class_of_a_stream_may_be_kept(tmp_path: Path) -> None:
+    targets = ["often", "also"] * 60
+    for seed in range(20):  # until the one example is drawn for training
+        np.savez(tmp_path / "0.npz", x=np.random.default_rng(0).normal(size=(121, 2)), y=np.array([*targets, "once"]))
+        if assign_splits(120, 1, options(seed=seed))[0] == 0:
+            break
+    with pytest.raises(
+        InvalidInputError, match=r"the class 'once' has no example left in that set, of 1 in all; data\.rare"
+    ):
+        load_splits(options(seed=seed), DataRoot(tmp_path))
+    assert "once" in load_splits(options(seed=seed, rare="keep"), DataRoot(tmp_path)).train.classes
+
+
 def test_too_many_held_examples_are_refused(tmp_path: Path) -> None:
     shards(tmp_path)
     with pytest.raises(InvalidInputError, match=r"fractions\.\w+ is 0\.15, which is .* data\.held lets only 30"):
