@@ -15,6 +15,7 @@ from msgspec import structs
 from pilotlight.contracts.codec import decode_document, encode_document
 from pilotlight.contracts.manifest import Datatype, Manifest, ManifestDraft, ManifestFile, Task, TensorSpec, Variant
 from pilotlight.contracts.processing import (
+    AudioPreprocessing,
     ImagePreprocessing,
     Postprocessing,
     Preprocessing,
@@ -58,6 +59,7 @@ def stepped(
     """A manifest with steps around a graph of the signature `of`."""
     tasks: dict[type, Task] = {
         ImagePreprocessing: "image",
+        AudioPreprocessing: "audio",
         TextPreprocessing: "text",
         TablePreprocessing: "tabular",
         type(None): "tensor",

@@ -28,8 +28,10 @@ from pilotlight.storage.object_store import ObjectStore
 
 LINE_SUFFIXES = (".jsonl", ".ndjson")
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
+EXAMPLE_SUFFIXES = (*IMAGE_SUFFIXES, *AUDIO_SUFFIXES)  # of files that are one example
 TABLE_SUFFIX = ".parquet"
-SUFFIXES = (*LINE_SUFFIXES, ".json", ".csv", TABLE_SUFFIX, *IMAGE_SUFFIXES)
+SUFFIXES = (*LINE_SUFFIXES, ".json", ".csv", TABLE_SUFFIX, *EXAMPLE_SUFFIXES)
 MESSAGES_FOLDER = "outbox/messages/"  # of answers to messages
 INBOX_FORMAT = InboxFormat()
 OWN_FOLDER_SUFFIX = ".results"  # of a folder that is named by a file's whole name

@@ -6,8 +6,8 @@ It reads one object in the state in which it was first seen (If-Match), and know
 from collections.abc import Iterable, Iterator, Sequence
 
 from functions.batch_worker import record_reader
-from functions.batch_worker.inbox_file import IMAGE_SUFFIXES, LINE_SUFFIXES, SUFFIXES, InboxFile
-from functions.batch_worker.inputs import ImageInput
+from functions.batch_worker.inbox_file import EXAMPLE_SUFFIXES, LINE_SUFFIXES, SUFFIXES, InboxFile
+from functions.batch_worker.inputs import ExampleFile
 from functions.batch_worker.record_reader import InputItem
 from pilotlight.contracts.batch import ByteRange, LineError
 from pilotlight.errors import InvalidInputError, NotFoundError, shorten_message
@@ -60,7 +60,7 @@ class InputFile:
             yield InputItem(
                 1,
                 len(data),
-                ImageInput(data) if self._inbox_file.suffix in IMAGE_SUFFIXES else record_reader.parse_input(data),
+                ExampleFile(data) if self._inbox_file.suffix in EXAMPLE_SUFFIXES else record_reader.parse_input(data),
             )
             return
         file_lines = record_reader.split_lines(

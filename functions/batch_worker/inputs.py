@@ -17,7 +17,7 @@ from pilotlight.api.request_limits import UNLIMITED, UNTYPED_COST, RequestLimits
 from pilotlight.api.v2_json import replace_nan_with_null
 from pilotlight.contracts.manifest import Manifest
 from pilotlight.contracts.names import ModelReference
-from pilotlight.contracts.processing import ImagePreprocessing, TablePreprocessing
+from pilotlight.contracts.processing import AudioPreprocessing, ImagePreprocessing, TablePreprocessing
 from pilotlight.errors import InvalidInputError, TooLargeError
 from pilotlight.processing.signature import CallSignature, list_signatures
 from pilotlight.runtime.datatypes import Array
@@ -95,22 +95,23 @@ class CsvRow(Struct, frozen=True):
         return from_record(dict(self.cells), manifest, strict=False)
 
 
-class ImageInput(Struct, frozen=True):
-    """A PNG, JPEG or WebP file."""
+class ExampleFile(Struct, frozen=True):
+    """A file that is one example: an image or a sound."""
 
     data: bytes
 
     def get_reference(self) -> ModelReference | None:
-        """Return None, since an image does not name a model."""
+        """Return None, since such a file does not name a model."""
         return None
 
     def to_infer_request(
         self, manifest: Manifest, uploads: UploadedTensors | None = None, limits: RequestLimits = UNLIMITED
     ) -> v2.InferenceRequest:
-        """Convert the file to the model's image; raise `InvalidInputError` for a model that takes no image."""
-        if not isinstance(manifest.preprocess, ImagePreprocessing):
+        """Convert the file to the model's example; raise `InvalidInputError` for a model that takes no files."""
+        if not isinstance(manifest.preprocess, ImagePreprocessing | AudioPreprocessing):
             raise InvalidInputError(
-                f"{manifest.name} takes no image; its inputs are {list_signatures(manifest)[0].input_names}."
+                f"{manifest.name} takes neither images nor sounds; its inputs are "
+                f"{list_signatures(manifest)[0].input_names}."
             )
         tensor = np.array([self.data], object)
         return build_infer_request(list_signatures(manifest)[0], {manifest.preprocess.name: tensor})
@@ -134,7 +135,7 @@ class BatchCall(Struct, frozen=True):
         return v2.decode_infer_request(self.data, {}, manifest, uploads, limits)
 
 
-InferenceInput = JsonInput | CsvRow | ImageInput | BatchCall
+InferenceInput = JsonInput | CsvRow | ExampleFile | BatchCall
 
 
 def from_record(record: Any, manifest: Manifest, *, strict: bool = True) -> v2.InferenceRequest:  # noqa: ANN401 - any JSON

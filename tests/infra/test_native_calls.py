@@ -10,11 +10,12 @@ import numpy as np
 import onnxruntime
 import PIL.Image
 import pytest
+import soundfile
 import tokenizers
 from backports import zstd
 
 ROOT = Path(__file__).parents[2]
-LIBRARIES = frozenset(["tokenizers", "PIL", "onnxruntime", "arro3", "backports", "obstore"])
+LIBRARIES = frozenset(["tokenizers", "PIL", "onnxruntime", "arro3", "backports", "obstore", "soundfile", "soxr"])
 # A training runs in a process of its own that serves nobody; its failure is its own run's.
 EXEMPT_FOLDERS = ("functions/train/",)
 # Stores are opened from settings, before there is a caller; the credentials' provider is boto3's.
@@ -31,6 +32,8 @@ OBJECTS: dict[str, list[type[object]]] = {
     "arro3": [arro3.core.RecordBatch, arro3.core.Array],
     "backports": [zstd.ZstdDecompressor],
     "obstore": [],
+    "soundfile": [soundfile.SoundFile],
+    "soxr": [],
 }
 # Methods of other objects as well, and those that call nothing native or cannot fail.
 COMMON = {name for kind in (str, bytes, list, dict, tuple, set, Path, np.ndarray) for name in dir(kind)} | {"getbands"}
@@ -127,6 +130,8 @@ def test_the_modules_that_import_one_are_those_that_are_known() -> None:
     found = {path for path, tree in parse_sources().items() if find_native_names(tree)}
     assert found == {
         "functions/batch_worker/table_rows.py",
+        "layers/core/pilotlight/processing/audio.py",
+        "layers/core/pilotlight/processing/compressed_audio.py",
         "layers/core/pilotlight/processing/image.py",
         "layers/core/pilotlight/processing/text.py",
         "layers/core/pilotlight/runtime/session.py",

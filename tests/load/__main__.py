@@ -1,7 +1,8 @@
 """`python -m tests.load KIND`: fuzz [--count N] [--seed S], mixed [--minutes M] [--swaps N] [--hostile],
 hostile [--only WORD] [--memory MB], canary [--count N], moves [--processes N] [--seconds S], release,
 queue [--count N] [--seed S], file [--mb N] [--spread N], kills [--count N] [--seed S],
-trials [--count N] [--processes N], faults [--kind K] [--times N].
+trials [--count N] [--processes N], faults [--kind K] [--times N],
+packages [--only WORD] [--keep FOLDER] [--quantize auto] [--json FILE].
 
 Prints one JSON document; exit code 1 when a request failed, memory grew, or a canary did not do as it must.
 """
@@ -61,6 +62,11 @@ def parser() -> argparse.ArgumentParser:
     faults = kinds.add_parser("faults", help="kills, full disks, clocks, slow stores ...: promised and seen")
     faults.add_argument("--kind", default="all", dest="only", metavar="KIND")
     faults.add_argument("--times", type=int, default=20)
+    packages = kinds.add_parser("packages", help="real models out of packages: published, served, called, quantized")
+    packages.add_argument("--only", default="", help="graphs with this in their name")
+    packages.add_argument("--keep", default="", metavar="FOLDER", help="where the stores stay")
+    packages.add_argument("--quantize", default="auto", choices=["auto", "int8", "int4", "none"])
+    packages.add_argument("--json", default="", dest="json_file", metavar="FILE", help="all that was seen")
     return words
 
 

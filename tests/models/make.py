@@ -108,6 +108,24 @@ def spots() -> None:
     write("spots", [axis, *nodes], [pixels], [head])
 
 
+def running() -> None:
+    """A sum that goes on, (batch, 1): `total` = the samples' sum times `gain`, plus `sum`; as `next` it comes back."""
+    samples = helper.make_tensor_value_info("samples", TensorProto.FLOAT, ["batch", "time"])
+    total, state, after = (
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", 1]) for name in ("total", "sum", "next")
+    )
+    gain = helper.make_tensor_value_info("gain", TensorProto.INT64, [])
+    nodes = [
+        helper.make_node("Constant", [], ["axis"], value_ints=[1]),
+        helper.make_node("ReduceSum", ["samples", "axis"], ["own"], keepdims=1),
+        helper.make_node("Cast", ["gain"], ["factor"], to=TensorProto.FLOAT),
+        helper.make_node("Mul", ["own", "factor"], ["loud"]),
+        helper.make_node("Add", ["loud", "sum"], ["total"]),
+        helper.make_node("Identity", ["total"], ["next"]),
+    ]
+    write("running", nodes, [samples, state, gain], [total, after])
+
+
 def tokens() -> None:
     """A vector for each token, (batch, tokens, 2): its id and its type, as `last_hidden_state`; the mask comes back."""
     names = ("input_ids", "attention_mask", "token_type_ids", "mask")
@@ -152,6 +170,7 @@ if __name__ == "__main__":
     double()
     colours()
     spots()
+    running()
     tokens()
     square()
     logarithm()

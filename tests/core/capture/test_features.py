@@ -10,10 +10,12 @@ from pilotlight import processing
 from pilotlight.capture.features import Feature, extract_answer_features, extract_request_features, is_batched
 from pilotlight.contracts.manifest import ManifestDraft, TensorSpec
 from pilotlight.contracts.processing import (
+    AudioPreprocessing,
     ClassificationPostprocessing,
     EmbeddingPostprocessing,
     ImagePreprocessing,
     RegressionPostprocessing,
+    StateInput,
     TableColumn,
     TablePreprocessing,
     TextPreprocessing,
@@ -104,6 +106,16 @@ def test_texts_are_told_by_their_tokens_without_padding() -> None:
     assert [
         feature.name for feature in extract_request_features(language_model, {}, {"input_ids": np.array([[5]])})
     ] == ["rarity of tokens"]
+
+
+def test_a_model_with_a_state_is_told_as_one_example() -> None:
+    samples, state = TensorSpec("x", "FP32", ("batch", "time")), TensorSpec("state", "FP32", ("batch", 2))
+    output = TensorSpec("next", "FP32", ("batch", 2))
+    steps = AudioPreprocessing(input="x", rate=8000, window=50, states=(StateInput(input="state", output="next"),))
+    manifest = fakes.stepped(steps, of=((samples, state), (output,)))
+    feeds = {"x": np.ones((7, 50), np.float32), "state": np.zeros((1, 2), np.float32)}
+    found = extract_request_features(manifest, {}, feeds)
+    assert {len(feature.values) for feature in found} == {1}
 
 
 def test_bytes_are_never_told() -> None:

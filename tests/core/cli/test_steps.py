@@ -6,8 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 from PIL import Image as Pillow
 
+from pilotlight.cli import processing_steps
 from pilotlight.contracts.manifest import Manifest
 from pilotlight.contracts.processing import (
     ClassificationPostprocessing,
@@ -28,6 +30,10 @@ ROOT = Path(__file__).parents[3]
 VIT = {"do_resize": True, "size": {"height": 224, "width": 224}, "resample": 3, "do_rescale": True,
        "rescale_factor": 1 / 255, "do_normalize": True, "image_mean": [0.5] * 3, "image_std": [0.5] * 3}  # fmt: skip
 TABLE = {"columns": [{"name": "a", "missing": 0.5}, {"name": "b"}, {"name": "c", "mean": 1}]}
+
+
+SOUND = {"rate": 8000, "window": 2, "constants": [{"input": "gain", "value": 4}],
+         "states": [{"input": "sum", "output": "next"}]}  # fmt: skip
 
 
 def folder(path: Path, graph: str, **documents: object) -> str:
@@ -90,6 +96,24 @@ def test_steps_come_from_a_file_and_the_graph(run: Run, store: str, tmp_path: Pa
     assert manifest.postprocess == RegressionPostprocessing(output="scores")
 
 
+@pytest.mark.parametrize(
+    ("shape", "layout", "length"),
+    [
+        (["batch", "samples"], "NS", None),
+        ([1, 16_000], "NS", 16_000),
+        (["n", 1, 400], "N1S", 400),
+        (["n", 400, 1], "NS1", 400),
+        (["samples"], "S", None),
+    ],
+)
+def test_the_form_of_sound_is_read_from_the_graph(shape: list[int | str], layout: str, length: int | None) -> None:
+    assert processing_steps.infer_audio_steps(shape, {"rate": 8000}) == {"layout": layout} | (
+        {} if length is None else {"length": length}
+    )
+    assert "length" not in processing_steps.infer_audio_steps(shape, {"rate": 8000, "window": 99})
+    assert processing_steps.infer_audio_steps(shape, {"spectrogram": {}}) == {}
+
+
 def test_tabular_needs_its_columns(run: Run, store: str, tmp_path: Path) -> None:
     graph = folder(tmp_path, "double")
     file = steps(tmp_path, {"prepare": TABLE})
@@ -109,6 +133,15 @@ def test_tabular_needs_its_columns(run: Run, store: str, tmp_path: Path) -> None
         ("text", {}, None, "No tokenizer.json in"),
         ("text", {"tokenizer": {}}, None, "cannot be published as text"),
         ("tabular", {}, None, "--task tabular needs --processing FILE"),
+        ("audio", {}, None, "--task audio needs --processing FILE: at least prepare: {rate: 16000}"),
+        ("audio", {}, {"prepare": {}}, "missing required field `rate`"),
+        (
+            "audio",
+            {},
+            {"prepare": {"rate": 8000, "constants": [{"input": "sr"}]}},
+            "prepares the inputs ['x', 'sr'], but",
+        ),
+        ("audio", {}, {"prepare": {"rate": 8000, "hop": 3}}, "but no 'window'"),
         ("tabular", {}, {"prepare": {"columns": []}}, "length >= 1"),
         ("image", {}, {"prepare": TABLE | {"kind": "tabular"}}, "prepares 'tabular', but its task is 'image'"),
         ("image", {}, {"prepare": {"input": "y"}}, "prepares the input 'y', but the graph has ['x']"),
@@ -155,6 +188,8 @@ def url(served: str, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         file = steps(tmp_path, {"prepare": TABLE, "finish": {"kind": "regression", "mean": [1]}})
         options = ["--task", "tabular", "--processing", file]
         assert run("publish", folder(tmp_path, "double"), "--name", "rows", *options)[0] == 0
+        options = ["--task", "audio", "--processing", steps(tmp_path, {"prepare": SOUND})]
+        assert run("publish", folder(tmp_path, "running"), "--name", "sums", *options)[0] == 0
     return address
 
 
@@ -166,6 +201,13 @@ def test_a_photograph_is_classified(run: Run, url: str, tmp_path: Path) -> None:
     assert version == "colours:1"
     assert line.startswith("red ")
     assert 70 < float(line.removeprefix("red ").removesuffix("%")) < 90
+
+
+def test_a_sound_is_heard_window_by_window(run: Run, url: str, tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "steps.FLAC", np.array([1, 2, 3, 4, 5]) / 8, 8000)
+    code, out, err = run("predict", "sums", "--input", str(tmp_path / "steps.FLAC"), "--url", url)
+    assert code == 0, err
+    assert out == "sums:1\ntotal FP32 [3, 1]: 1.5, 5, 7.5\n"
 
 
 def test_each_line_of_a_text_is_embedded(run: Run, url: str, tmp_path: Path) -> None:

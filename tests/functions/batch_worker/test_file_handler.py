@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import hypothesis.strategies as st
 import numpy as np
 import pytest
+import soundfile
 from hypothesis import example, given
 from msgspec.structs import replace
 from PIL import Image as Pillow
@@ -21,7 +22,15 @@ from pilotlight.api.request_context import RequestContext
 from pilotlight.contracts.batch import BatchRequest, FileProgress
 from pilotlight.contracts.codec import encode_document
 from pilotlight.contracts.manifest import TensorSpec
-from pilotlight.contracts.processing import DetectionPostprocessing, ImagePreprocessing, TableColumn, TablePreprocessing
+from pilotlight.contracts.processing import (
+    AudioPreprocessing,
+    ConstantInput,
+    DetectionPostprocessing,
+    ImagePreprocessing,
+    StateInput,
+    TableColumn,
+    TablePreprocessing,
+)
 from pilotlight.errors import InvalidInputError, NotFoundError, StoreError, UnavailableError
 from pilotlight.storage.object_store import open_store
 from tests import fakes
@@ -373,6 +382,28 @@ def test_the_objects_of_a_photo_are_answered() -> None:
     found = {output["name"]: output["data"] for output in said["outputs"]}
     assert (found["label"], found["count"]) == (["blue", "blue"], [2])
     assert found["box"] == [4, 4, 12, 12, 16, 0, 28, 8]
+
+
+def test_a_sound_is_answered() -> None:
+    place = Place(open_store("memory://"))
+    specs = [TensorSpec(name, "FP32", ("batch", 1)) for name in ("sum", "total", "next")]
+    inputs = (TensorSpec("samples", "FP32", ("batch", "time")), specs[0], TensorSpec("gain", "INT64", ()))
+    steps = AudioPreprocessing(
+        input="samples",
+        rate=8000,
+        window=2,
+        constants=(ConstantInput(input="gain", value=4),),
+        states=(StateInput(input="sum", output="next"),),
+    )
+    draft = replace(fakes.draft("sums", inputs, tuple(specs[1:])), task="audio", preprocess=steps)
+    place.registry.publish_version(draft, {"model.onnx": fakes.graph("running")})
+    sound = io.BytesIO()
+    soundfile.write(sound, np.array([1, 2, 3, 4, 5]) / 8, 8000, format="WAV")
+    place.upload("sums/steps.WAV", sound.getvalue())
+    (said,) = place.result("sums/steps.WAV.jsonl")
+    assert said["outputs"][0]["data"] == [1.5, 5, 7.5]
+    place.upload("sums/broken.mp3", b"ID3")
+    assert "Audio 0 is damaged" in place.document("sums/broken.mp3/manifest.json")["errors"][0]["error"]
 
 
 @pytest.mark.parametrize(

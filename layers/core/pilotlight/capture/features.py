@@ -17,6 +17,7 @@ import numpy as np
 
 from pilotlight.contracts.manifest import ManifestDraft, TensorSpec
 from pilotlight.contracts.processing import (
+    AudioPreprocessing,
     ClassificationPostprocessing,
     ImagePreprocessing,
     RegressionPostprocessing,
@@ -44,7 +45,9 @@ class Feature:
 
 
 def is_batched(draft: ManifestDraft) -> bool:
-    """Return whether the first dimension of every input is the number of examples."""
+    """Return whether the first dimension of every input is the number of examples; not where one carries a state."""
+    if isinstance(draft.preprocess, AudioPreprocessing) and draft.preprocess.states:
+        return False
     return bool(draft.inputs) and all(spec.v2_shape[:1] == [-1] for spec in draft.inputs)
 
 

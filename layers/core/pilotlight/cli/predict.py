@@ -13,7 +13,7 @@ from pilotlight.client.client import InferResponse, ModelMetadata, Tensor, build
 from pilotlight.contracts.names import ModelReference
 from pilotlight.errors import InvalidInputError
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+EXAMPLE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".wav", ".flac", ".ogg", ".mp3")  # of files that are one example
 MAX_SHOWN_VALUES = 16  # values of an output; what has more is cut to as many
 MAX_SHOWN_CHARACTERS = 80  # of a text; a mask is a file in base64
 BOX_SIDES = 4
@@ -25,8 +25,8 @@ def predict(
         Path,
         typer.Option(
             "--input",
-            help="A photograph (.png, .jpg, .webp), texts, one on each line (.txt), a table with a head (.csv), or "
-            "JSON: a V2 infer request, or just the data of a model with one input.",
+            help="A photograph (.png, .jpg, .webp), a sound (.wav, .flac, .ogg, .mp3), texts, one on each line (.txt), "
+            "a table with a head (.csv), or JSON: a V2 infer request, or just the data of a model with one input.",
         ),
     ],
     url: UrlOption = LOCAL_URL,
@@ -55,7 +55,7 @@ def read_input_file(file: Path) -> bytes:
 def build_infer_request(content: bytes, file: Path, model: ModelMetadata) -> bytes:
     """Build the V2 request of a file, by its suffix."""
     suffix = file.suffix.lower()
-    if suffix in IMAGE_SUFFIXES:
+    if suffix in EXAMPLE_SUFFIXES:
         inputs = build_tensors(content, model)
     elif suffix == ".txt":
         inputs = build_tensors([line for line in decode_text(content, file).splitlines() if line.strip()], model)

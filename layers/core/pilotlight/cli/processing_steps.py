@@ -186,12 +186,15 @@ def read_labels(folder: Path) -> tuple[str, ...]:
 def complete_steps(steps: ProcessingSteps, session: Session) -> ProcessingSteps:
     """Complete the steps from the graph: its first input and output, and an image's shape."""
     preprocess, postprocess = steps.get("prepare"), steps.get("finish")
-    if preprocess is not None and preprocess.get("kind") in {"image", "tabular"}:
+    if preprocess is not None and preprocess.get("kind") in {"image", "audio", "tabular"}:
         preprocess.setdefault("input", session.inputs[0].name)
     if preprocess is not None and preprocess.get("kind") == "image":
         shape = next((spec.shape for spec in session.inputs if spec.name == preprocess["input"]), ())
         has_size = bool({*ImagePreprocessing.sizings, "crop"} & set(preprocess))
         preprocess = infer_image_steps(shape, has_size=has_size) | preprocess
+    if preprocess is not None and preprocess.get("kind") == "audio":
+        shape = next((spec.shape for spec in session.inputs if spec.name == preprocess["input"]), ())
+        preprocess = infer_audio_steps(shape, preprocess) | preprocess
     if postprocess is not None:
         postprocess.setdefault("output", session.outputs[0].name)
     return {"prepare": preprocess, "finish": postprocess}
@@ -207,3 +210,14 @@ def infer_image_steps(shape: Sequence[int | str], *, has_size: bool) -> Processi
     if not has_size and all(isinstance(side, int) for side in sides):
         steps["resize"] = list(sides)
     return steps
+
+
+def infer_audio_steps(shape: Sequence[int | str], steps: ProcessingSteps) -> ProcessingSteps:
+    """Infer layout and, unless the steps say otherwise, the length of sound from the shape of a graph's input."""
+    if steps.get("spectrogram") is not None or not 1 <= len(shape) <= 3:
+        return {}
+    layouts = {1: "S", 2: "NS", 3: "NS1" if shape[-1] == 1 else "N1S"}
+    size = shape[-2] if layouts[len(shape)] == "NS1" else shape[-1]
+    has_length = "length" in steps or "window" in steps
+    length = {"length": size} if isinstance(size, int) and not has_length else {}
+    return {"layout": layouts[len(shape)]} | length

@@ -67,7 +67,9 @@ def publish(
     name: Annotated[str, typer.Option("--name", help="Of the model: letters, digits, dot, dash, underscore.")],
     task: Annotated[
         Task | None,
-        typer.Option("--task", help="What callers send: the graph's tensors, PNG or JPEG files, texts, or columns."),
+        typer.Option(
+            "--task", help="What callers send: the graph's tensors, PNG or JPEG files, sound files, texts, or columns."
+        ),
     ] = None,
     labels: Annotated[Path | None, typer.Option("--labels", help="A text file, one class per line.")] = None,
     quantize: Annotated[
@@ -232,6 +234,10 @@ def add_processing_steps(
         steps = processing_steps.read_hugging_face_steps(folder, task, session, draft.labels)
     elif task == "tabular" and draft.preprocess is None:
         raise InvalidInputError("--task tabular needs --processing FILE, which tells of the columns.")
+    elif task == "audio":
+        raise InvalidInputError(
+            "--task audio needs --processing FILE: at least prepare: {rate: 16000}, the samples a second of the graph."
+        )
     elif task == "tensor":
         return msgspec.structs.replace(draft, task=task, preprocess=None, postprocess=None)
     else:

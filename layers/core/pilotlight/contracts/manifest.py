@@ -13,6 +13,7 @@ from msgspec import Meta, Struct, field
 from pilotlight.contracts.capture_policy import CapturePolicy
 from pilotlight.contracts.names import Name, Version
 from pilotlight.contracts.processing import (
+    AudioPreprocessing,
     ClassificationPostprocessing,
     CtcPostprocessing,
     DetectionPostprocessing,
@@ -27,7 +28,7 @@ from pilotlight.errors import InvalidInputError
 
 FINISHES_WITH_LABELS = (DetectionPostprocessing, CtcPostprocessing, SegmentationPostprocessing)
 Precision = Literal["fp32", "int8", "int4"]
-Task = Literal["tensor", "image", "text", "tabular"]
+Task = Literal["tensor", "image", "audio", "text", "tabular"]
 Datatype = Literal[
     "BOOL", "UINT8", "UINT16", "UINT32", "UINT64", "INT8", "INT16", "INT32", "INT64",
     "FP16", "BF16", "FP32", "FP64", "BYTES",
@@ -230,6 +231,8 @@ class Manifest(ManifestDraft, frozen=True, kw_only=True):
             raise ValueError(f"prepares {kind!r}, but its task is {self.task!r}")
         if isinstance(self.preprocess, ImagePreprocessing | TablePreprocessing) and self.preprocess.input not in inputs:
             raise ValueError(f"prepares the input {self.preprocess.input!r}, but the graph has {inputs}")
+        if isinstance(self.preprocess, AudioPreprocessing):
+            self.preprocess.check_graph(inputs, outputs)
         if self.postprocess is None:
             return
         unknown = [name for name in self.postprocess.sources if name not in outputs]

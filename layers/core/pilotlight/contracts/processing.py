@@ -76,6 +76,98 @@ class ImagePreprocessing(Struct, frozen=True, kw_only=True, tag="image", tag_fie
         return 1 if self.colour == "L" else 3
 
 
+class ConstantInput(Struct, frozen=True, kw_only=True):
+    """A further input of the graph that has one value in all requests.
+
+    Of its free dimensions, the first, and those named as the first of the prepared input, have the number of rows; the
+    others are 1.
+    """
+
+    input: NonEmptyString  # of the graph
+    value: float | Literal["length"] = 0.0  # length: of each row before it was padded, in samples or frames
+
+
+class StateInput(Struct, frozen=True, kw_only=True):
+    """An input that carries what the graph remembers: zeros for the first window, then an output of the one before."""
+
+    input: NonEmptyString  # of the graph
+    output: NonEmptyString  # of the graph
+
+
+class LogMelSpectrogram(Struct, frozen=True, kw_only=True):
+    """Samples become the energies of bands of pitch over time, as librosa and Whisper compute them."""
+
+    n_fft: PositiveInt = 400  # samples of a frame
+    hop: PositiveInt = 160  # samples from one frame to the next
+    n_mels: PositiveInt = 80  # bands
+    fmin: Annotated[float, Meta(ge=0)] = 0.0  # Hz
+    fmax: Deviation | None = None  # Hz; None is half the rate
+    window: Literal["hann", "hamming", "rectangular"] = "hann"  # periodic
+    centre: bool = True  # frames lie around their sample, with the sound mirrored at both ends
+    power: Literal[1, 2] = 2  # of the magnitudes: amplitude or energy
+    mel_scale: Literal["slaney", "htk"] = "slaney"
+    equal_area: bool = True  # Slaney's normalisation of the bands; else each has a peak of 1
+    log: Literal["log10", "ln", "none"] = "log10"
+    floor: Deviation = 1e-10  # the least energy before the logarithm
+    # whisper: the last frame is dropped, what is 8 below the row's largest value is raised, and then (x + 4) / 4.
+    normalisation: Literal["none", "whisper"] = "none"
+    layout: Literal["NMT", "NTM", "N1MT", "N1TM"] = "NMT"  # rows, mels, time
+
+
+class AudioPreprocessing(Struct, frozen=True, kw_only=True, tag="audio", tag_field="kind"):
+    """A WAV, FLAC, OGG or MP3 file becomes samples of one channel, step by step in the order of the fields.
+
+    With windows, the rows are the windows of one file; else each file of a request is a row.
+    """
+
+    max_rows: ClassVar[int] = 1_000  # files of a request
+    media_types: ClassVar[tuple[str, ...]] = ("audio/*",)  # of bodies that are one example
+    is_text: ClassVar[bool] = False  # whether an example is text, rather than the bytes of a file
+    max_values: ClassVar[int] = 30_000_000  # decoded samples, and values of rows and frames: 120 MB each
+
+    input: NonEmptyString  # of the graph
+    name: NonEmptyString = "audio"  # of the caller's input, BYTES
+    rate: Annotated[int, Meta(ge=1_000, le=768_000)]  # samples a second that the graph takes
+    max_seconds: Deviation = 300.0  # of all files of a request, before any is decoded
+    scale: float = 1.0  # times the sample of -1 to 1
+    length: PositiveInt | None = None  # samples: longer files are cut, shorter ones filled with silence
+    keep: Literal["start", "end"] = "start"  # which part of a longer file; silence goes to the other side
+    window: PositiveInt | None = None  # samples of a row
+    hop: PositiveInt | None = None  # samples from one window to the next; None is `window`
+    lead: Annotated[int, Meta(ge=0)] = 0  # samples of silence before the first sound
+    # The end: a last window filled with silence, or none, or one that starts at every hop within the sound.
+    tail: Literal["pad", "drop", "start"] = "pad"
+    standardise: bool = False  # each row to mean 0 and deviation 1, its silence included
+    layout: Literal["NS", "N1S", "NS1", "S"] = "NS"  # rows, samples
+    spectrogram: LogMelSpectrogram | None = None  # then `layout` is the spectrogram's
+    constants: tuple[ConstantInput, ...] = ()
+    states: tuple[StateInput, ...] = ()  # the windows are run one after another
+
+    def __post_init__(self) -> None:
+        """Refuse steps that contradict each other."""
+        names = self.input_names
+        if self.length is not None and self.window is not None:
+            raise ValueError("has both 'length' and 'window'; keep one")
+        if self.window is None and (self.hop or self.lead or self.tail != "pad" or self.states):
+            raise ValueError("has 'hop', 'lead', 'tail' or 'states', which are for windows, but no 'window'")
+        if len(set(names)) < len(names):
+            raise ValueError(f"gives an input twice among {names}")
+
+    @property
+    def input_names(self) -> list[str]:
+        """The graph's inputs that these steps give."""
+        return [self.input, *[each.input for each in self.constants], *[each.input for each in self.states]]
+
+    def check_graph(self, inputs: Sequence[str], outputs: Sequence[str]) -> None:
+        """Refuse a graph whose inputs are not these, or that has no such outputs to carry."""
+        if set(self.input_names) != set(inputs):
+            raise ValueError(
+                f"prepares the inputs {self.input_names}, but the graph has {list(inputs)}; see constants and states"
+            )
+        if missing := [each.output for each in self.states if each.output not in outputs]:
+            raise ValueError(f"carries the outputs {missing}, but the graph has {list(outputs)}")
+
+
 class TextPreprocessing(Struct, frozen=True, kw_only=True, tag="text", tag_field="kind"):
     """A text becomes what the graph has of `input_ids`, `attention_mask` and `token_type_ids`."""
 
@@ -212,9 +304,7 @@ class DetectionPostprocessing(Struct, frozen=True, kw_only=True, tag="detection"
     count_output: str = ""  # how many of the boxes are meant, where the graph says so
     box: Literal["xywh", "xyxy", "yxyx", "ltwh"] = "xywh"  # xywh: of the centre; ltwh: of the left top corner
     normalised: bool = False  # whether boxes are shares of the graph's input, rather than its pixels
-    strides: tuple[
-        PositiveInt, ...
-    ] = ()  # of a head without its grid, as YOLOX exports it: (x + place) * stride, exp(w)
+    strides: tuple[PositiveInt, ...] = ()  # of a head without its grid, as YOLOX has it: (x + place) * stride, exp(w)
     activation: Literal["none", "sigmoid", "softmax"] = "none"  # of the scores
     background: int | None = None  # index of the class that is no object, which is dropped; -1 is the last
     first_class: int = 0  # the index that the graph gives the first label
@@ -324,7 +414,8 @@ class SegmentationPostprocessing(Struct, frozen=True, kw_only=True, tag="segment
         return self.mask, self.label, self.area, self.count
 
 
-Preprocessing = ImagePreprocessing | TextPreprocessing | TablePreprocessing  # from a request to the graph
+# From a request to the graph.
+Preprocessing = ImagePreprocessing | AudioPreprocessing | TextPreprocessing | TablePreprocessing
 Postprocessing = (
     ClassificationPostprocessing
     | RegressionPostprocessing

@@ -1,10 +1,10 @@
 """The steps between a request's tensors and the graph that the manifest configures: one noun per module.
 
-    preprocess:  image, text, tabular, or the graph's own tensors                                   before the graph
+    preprocess:  image, audio, text, tabular, or the graph's own tensors                            before the graph
     postprocess: classification, regression, embedding, detection, ctc, segmentation, or nothing    after it
 
-They depend on manifests and arrays, not on protocols. Pillow (30 ms), tokenizers (20 ms) and the finishes of images are
-imported when the first version needs them.
+They depend on manifests and arrays, not on protocols. Pillow (30 ms), tokenizers (20 ms), soxr (2 ms), libsndfile (40
+ms) and the finishes of images are imported when the first version needs them.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pilotlight.contracts.manifest import Manifest
 from pilotlight.contracts.processing import (
+    AudioPreprocessing,
     ClassificationPostprocessing,
     EmbeddingPostprocessing,
     ImagePreprocessing,
@@ -23,6 +24,7 @@ from pilotlight.processing import classification, embedding, input_validation, r
 from pilotlight.processing.signature import CallSignature, choose_signature
 from pilotlight.runtime.datatypes import NUMPY_DTYPES, Array
 from pilotlight.runtime.model_cache import Assets
+from pilotlight.runtime.recurrence import Recurrence, select_first_run
 
 if TYPE_CHECKING:
     from pilotlight.processing.image_geometry import ImageGeometry
@@ -63,11 +65,27 @@ def prepare_inputs(manifest: Manifest, tensors: Mapping[str, Array], assets: Ass
         from pilotlight.processing import image
 
         feeds, geometries = image.build_image_feeds(steps, manifest, tensors[steps.name])
+    elif isinstance(steps, AudioPreprocessing):
+        from pilotlight.processing import audio
+
+        feeds = audio.build_audio_feeds(steps, manifest, tensors[steps.name])
+        input_validation.check_feeds(manifest, select_first_run(feeds, audio.find_recurrence(steps, manifest)))
+        return PreparedInputs(feeds)
     else:
         from pilotlight.processing import text
 
         feeds = text.build_text_feeds(steps, manifest, tensors[steps.name], assets or Assets())
     return PreparedInputs(input_validation.check_feeds(manifest, feeds), geometries)
+
+
+def find_recurrence(manifest: Manifest, tensors: Mapping[str, Array]) -> Recurrence | None:
+    """Find how the rows that are prepared from these tensors are run one after another; None if all are run at once."""
+    steps = manifest.preprocess
+    if not isinstance(steps, AudioPreprocessing) or get_call_signature(manifest, tensors).is_raw:
+        return None
+    from pilotlight.processing import audio
+
+    return audio.find_recurrence(steps, manifest)
 
 
 def get_call_signature(manifest: Manifest, tensors: Mapping[str, Array]) -> CallSignature:

@@ -4,8 +4,6 @@ It knows a request's images and the manifest's steps, not the model. Resizing an
 `Resize` and `CenterCrop` on Pillow images, or OpenCV's.
 """
 
-import base64
-import binascii
 import io
 import struct
 from collections.abc import Mapping, Sequence
@@ -18,7 +16,7 @@ from pilotlight.contracts.manifest import Manifest, TensorSpec
 from pilotlight.contracts.processing import ImagePreprocessing
 from pilotlight.errors import InvalidInputError, TooLargeError
 from pilotlight.native.calls import NativeCalls
-from pilotlight.processing import opencv_resize
+from pilotlight.processing import file_bytes, opencv_resize
 from pilotlight.processing.image_files import build_image_error, check_jpeg_scans, find_format, read_webp_size
 from pilotlight.processing.image_geometry import (
     ImageGeometry,
@@ -149,14 +147,11 @@ def check_pixel_count(steps: ImagePreprocessing, sizes: Sequence[tuple[int, int]
 
 
 def decode_file_bytes(element: bytes | str, index: int) -> bytes:
-    """Decode a file's bytes: unchanged in binary form, base64 in JSON, with or without a data URL's prefix."""
-    if isinstance(element, bytes):
-        return element
-    text = element.partition(";base64,")[2] if element.startswith("data:") else element
+    """Decode a file's bytes; the error names the image."""
     try:
-        return base64.b64decode("".join(text.split()), validate=True)
-    except (binascii.Error, ValueError) as exc:
-        raise build_image_error(index, f"is not base64, which JSON needs for bytes: {exc}") from exc
+        return file_bytes.decode_file_bytes(element)
+    except InvalidInputError as exc:
+        raise build_image_error(index, str(exc)) from exc
 
 
 def read_image_header(steps: ImagePreprocessing, file: bytes, index: int) -> ImageFile:

@@ -8,19 +8,22 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from pilotlight.contracts.manifest import Manifest, TensorSpec
-from pilotlight.contracts.processing import ImagePreprocessing, Preprocessing, TablePreprocessing, TextPreprocessing
+from pilotlight.contracts.processing import Preprocessing, TablePreprocessing
 from pilotlight.errors import InvalidInputError, TooLargeError
 from pilotlight.runtime.datatypes import Array
 
 # Of the 16-bit types: all bits of the exponent, which infinities and NaN have, with the rest below.
 EXPONENT_BITS = {"FP16": 0x7C00, "BF16": 0x7F80}
+ROW_KINDS = {"image": "images", "audio": "audio files", "text": "texts"}  # by the kind of the steps
 LARGEST_FP32 = float(np.finfo(np.float32).max)
 
 
 def check_row_count(steps: Preprocessing | None, count: int) -> None:
     """Refuse more images or texts than a request may have; it needs their number alone, not the elements."""
-    if isinstance(steps, ImagePreprocessing | TextPreprocessing) and count > steps.max_rows:
-        kind = "images" if isinstance(steps, ImagePreprocessing) else "texts"
+    if steps is None or isinstance(steps, TablePreprocessing):
+        return
+    if count > steps.max_rows:
+        kind = ROW_KINDS[str(steps.__struct_config__.tag)]
         raise TooLargeError(f"The request has {count:,} {kind}; send {steps.max_rows:,} at most at once.")
 
 

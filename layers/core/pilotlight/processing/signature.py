@@ -1,6 +1,7 @@
 """The signatures of a model: the inputs and outputs of the manifest's steps, or the graph's own tensors.
 
     image           image BYTES [-1]                            -> label BYTES [-1], probability FP32 [-1]
+    audio           audio BYTES [-1]                            -> the graph's own outputs
     text            text BYTES [-1]                             -> embedding FP32 [-1, width]
     tabular         a tensor for each column, or table [-1, n]  -> prediction FP32 [-1, n]
     always          the graph's own inputs                      -> the graph's own outputs
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 
 from pilotlight.contracts.manifest import Manifest, TensorSpec
 from pilotlight.contracts.processing import (
+    AudioPreprocessing,
     ClassificationPostprocessing,
     CtcPostprocessing,
     DetectionPostprocessing,
@@ -88,14 +90,21 @@ def list_signatures(manifest: Manifest) -> tuple[CallSignature, ...]:
                 graph_inputs, default_outputs or graph_outputs, (*extra_outputs, *graph_outputs), is_raw=True
             ),
         )
+    carried = get_carried_outputs(manifest.preprocess)
+    shown_outputs = tuple(spec for spec in graph_outputs if spec.name not in carried)
     prepared_signatures = (
-        CallSignature(inputs, default_outputs or graph_outputs, (*extra_outputs, *graph_outputs))
+        CallSignature(inputs, default_outputs or shown_outputs or graph_outputs, (*extra_outputs, *graph_outputs))
         for inputs in list_input_sets(manifest.preprocess)
     )
     return (
         *prepared_signatures,
         CallSignature(graph_inputs, graph_outputs, (*default_outputs, *extra_outputs), is_raw=True),
     )
+
+
+def get_carried_outputs(steps: Preprocessing) -> set[str]:
+    """Return the outputs that become inputs of the next window, which nobody wants unless he asks for them."""
+    return {state.output for state in steps.states} if isinstance(steps, AudioPreprocessing) else set()
 
 
 def choose_signature(manifest: Manifest, datatypes: Mapping[str, str]) -> CallSignature:

@@ -18,6 +18,7 @@ from pilotlight.runtime.datatypes import Array
 from pilotlight.runtime.environment_memory import DATA_LIMIT, EnvironmentMemory
 from pilotlight.runtime.inference_deadline import DeadlineRunner
 from pilotlight.runtime.model_cache import LoadedModel
+from pilotlight.runtime.recurrence import Recurrence, run_rows
 from pilotlight.runtime.request_cost import LIGHT_BYTES, LIGHT_SECONDS, MIN_RATED_SECONDS, VersionCost
 
 MAX_PART_BYTES = 32_000_000  # bytes of memory of one part; glibc reuses blocks of up to 32 MB, larger ones cost faults
@@ -37,6 +38,7 @@ class Run(Struct, frozen=True):
     rows: int
     answer_factor: float = 0.0  # bytes of the encoded answer for each byte of the outputs
     deadline: float = inf  # on time.monotonic's clock
+    recurrence: Recurrence | None = None  # how the rows are run one after another
 
     @property
     def feed_bytes(self) -> int:
@@ -56,6 +58,8 @@ class RequestRunner:
 
     def run(self, run: Run) -> dict[str, Array]:
         """Run the graph; raise `TooLargeError`, with how much would fit, for what does not fit."""
+        if run.recurrence is not None:
+            return self._run_in_order(run, run.recurrence)
         cost, feed_bytes = self.get_cost(run.model.manifest), run.feed_bytes
         row_bytes = feed_bytes / max(1, run.rows)
         if cost.is_light(run.rows, feed_bytes):
@@ -113,6 +117,18 @@ class RequestRunner:
         if seconds >= MIN_RATED_SECONDS:
             cost.record_seconds(run.rows, row_bytes, seconds)
         return results
+
+    def _run_in_order(self, run: Run, recurrence: Recurrence) -> dict[str, Array]:
+        """Run row by row, within the time and the memory for the outputs."""
+        cost, row_bytes = self.get_cost(run.model.manifest), run.feed_bytes / max(1, run.rows)
+        answer = cost.predict_output_bytes(run.rows, row_bytes) * max(1.0, run.answer_factor)
+        if answer > LIGHT_BYTES and answer > self.memory.free_bytes:
+            raise self._build_refusal(run, cost, row_bytes, inf)
+
+        def run_row(feeds: Feeds, outputs: Sequence[str]) -> dict[str, Array]:
+            return self._deadline_runner.run(run.model.session, feeds, outputs, run.deadline)
+
+        return dict(run_rows(run.feeds, run.outputs, recurrence, run_row, run.deadline))
 
     def _run_parts(self, run: Run, cost: VersionCost, part_rows: int) -> dict[str, Array]:
         """Run part by part, and stop as soon as it is clear that the time will not suffice.
