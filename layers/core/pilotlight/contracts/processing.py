@@ -220,14 +220,20 @@ class TablePreprocessing(Struct, frozen=True, kw_only=True, tag="tabular", tag_f
 
 
 class ClassificationPostprocessing(Struct, frozen=True, kw_only=True, tag="classification", tag_field="kind"):
-    """Scores become labels and probabilities, the best `top` of them, best first."""
+    """Scores become labels and probabilities, the best `top` of them, best first.
+
+    With a `threshold`, they are all classes that reach it, which may be none or several, and `count` says how many of
+    each example's are meant: the shorter lists are padded.
+    """
 
     output: NonEmptyString  # of the graph; its last dimension holds the classes
     activation: Literal["softmax", "sigmoid", "none"] = "softmax"  # none: the graph gives probabilities
     top: PositiveInt = 1
+    threshold: Annotated[float, Meta(ge=0, le=1)] | None = None  # the least probability of several labels
     label: NonEmptyString = "label"  # names of the caller's outputs
     probability: NonEmptyString = "probability"
     probabilities: NonEmptyString = "probabilities"  # of all classes in order, if asked for
+    count: NonEmptyString = "count"  # with a threshold
 
     @property
     def sources(self) -> tuple[str, ...]:
@@ -237,7 +243,8 @@ class ClassificationPostprocessing(Struct, frozen=True, kw_only=True, tag="class
     @property
     def output_names(self) -> tuple[str, ...]:
         """The names of the caller's outputs."""
-        return self.label, self.probability, self.probabilities
+        names = (self.label, self.probability, self.probabilities)
+        return names if self.threshold is None else (*names, self.count)
 
 
 class RegressionPostprocessing(Struct, frozen=True, kw_only=True, tag="regression", tag_field="kind"):
