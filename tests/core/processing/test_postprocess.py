@@ -1,5 +1,6 @@
 """Answers in the caller's words: labels and probabilities, numbers in their own unit, one vector for each text."""
 
+import json
 from collections.abc import Mapping
 from typing import Literal, TypeAlias
 
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 
 from pilotlight import processing
+from pilotlight.api import mlflow
 from pilotlight.contracts.manifest import TensorSpec
 from pilotlight.contracts.processing import (
     ClassificationPostprocessing,
@@ -16,6 +18,7 @@ from pilotlight.contracts.processing import (
 )
 from pilotlight.errors import InvalidInputError
 from pilotlight.processing.classification import build_label_outputs
+from pilotlight.processing.signature import list_signatures
 from pilotlight.runtime.datatypes import Array
 from tests import fakes
 
@@ -48,6 +51,35 @@ def test_the_best_few_in_order() -> None:
     assert found["label"].tolist() == [["b", "c"], ["c", "a"]]
     assert (np.diff(found["probability"], axis=1) <= 0).all()
     assert finished(ClassificationPostprocessing(output="y", top=9), SCORES)["label"].shape == (2, 3)
+
+
+def test_several_labels_reach_a_threshold_or_none_does() -> None:
+    scores = np.array([[2.0, -2.0, 3.0], [-9.0, -9.0, -9.0], [-9.0, 0.0, -9.0]], np.float32)
+    steps = ClassificationPostprocessing(output="y", activation="sigmoid", threshold=0.5)
+    found = finished(steps, scores, labels=("a", "b", "c"))
+    assert found["label"].tolist() == [["c", "a"], ["", ""], ["b", ""]]
+    np.testing.assert_allclose(found["probability"], [[0.952574, 0.880797], [0.0, 0.0], [0.5, 0.0]], rtol=1e-5)
+    assert (found["count"].tolist(), found["count"].dtype) == ([2, 0, 1], np.int32)
+    assert finished(steps, scores[1:2])["label"].shape == (1, 0)
+
+
+def test_several_labels_are_described_and_listed_by_example() -> None:
+    steps = ClassificationPostprocessing(output="y", activation="none", threshold=0.5)
+    of = (fakes.ROW[0], (TensorSpec("y", "FP32", ("batch", 3)),))
+    manifest = fakes.stepped(None, steps, of, ("a", "b", "c"))
+    outputs = list_signatures(manifest)[0].outputs
+    assert [(spec.name, spec.v2_shape) for spec in outputs] == [
+        ("label", [-1, -1]),
+        ("probability", [-1, -1]),
+        ("count", [-1]),
+    ]
+    scores = np.array([[0.75, 0.1, 0.5], [0, 0, 0]], np.float32)
+    found = processing.postprocess_outputs(manifest, {"y": scores}, {}, [spec.name for spec in outputs])
+    answer = mlflow.encode_response(manifest, {spec.name: found[spec.name] for spec in outputs}).body
+    assert json.loads(answer)["predictions"] == [
+        [{"label": "a", "probability": 0.75}, {"label": "c", "probability": 0.5}],
+        [],
+    ]
 
 
 def test_classes_without_labels_are_called_by_their_index() -> None:

@@ -1,18 +1,23 @@
 """A photograph in; objects, masks and texts out, under each protocol and in each form."""
 
 import base64
+import gzip
 import io
 import json
 from collections.abc import Mapping
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
 import msgspec
 import numpy as np
 import pytest
 from PIL import Image
 
-from functions.predict.handler import build_predict_handler
+from functions.predict.handler import build_predict_handler, build_router
 from pilotlight.api.v2_binary import add_length_prefix
+from pilotlight.capture.record import CaptureRecord
+from pilotlight.contracts.alias import Canary, TrafficShare
+from pilotlight.contracts.capture_policy import CapturePolicy
 from pilotlight.contracts.manifest import TensorSpec
 from pilotlight.contracts.processing import (
     CtcPostprocessing,
@@ -20,7 +25,9 @@ from pilotlight.contracts.processing import (
     ImagePreprocessing,
     SegmentationPostprocessing,
 )
+from pilotlight.registry import alias_updates
 from pilotlight.registry.registry import Registry
+from pilotlight.runtime.model_manager import ModelManager
 from pilotlight.settings import Settings
 from pilotlight.storage.object_store import open_store
 from tests import fakes
@@ -184,3 +191,54 @@ def test_scores_of_characters_are_read(call: Function) -> None:
     found = call.outputs("/v2/models/reader/infer", msgspec.json.encode({"inputs": [given]}))
     assert found["text"] == ([1], ["ab"])
     assert found["confidence"][1][0] == pytest.approx(0.85)
+
+
+def publish_spots(registry: Registry, keep: Literal["whole", "summary"] = "summary") -> None:
+    draft = msgspec.structs.replace(
+        fakes.draft("spots", (PIXELS,), (HEAD,)),
+        task="image",
+        preprocess=ImagePreprocessing(input="pixels", letterbox=(16, 16)),
+        postprocess=DetectionPostprocessing(output="head"),
+        labels=COLOURS,
+        capture=CapturePolicy(keep=keep),
+    )
+    registry.publish_version(draft, {"model.onnx": fakes.graph("spots")})
+
+
+@pytest.mark.parametrize("keep", ["whole", "summary"])
+def test_a_photo_is_captured_as_other_requests_are(tmp_path: Path, keep: Literal["whole", "summary"]) -> None:
+    registry = Registry(open_store(str(tmp_path)))
+    publish_spots(registry, keep)
+    handle = build_predict_handler(Settings(store=str(tmp_path), capture_rate=1.0, capture_seconds=3600))
+    event = fakes.event(handle._routes, "POST", "/v2/models/spots/infer", WIDE, JPEG)
+    assert handle(event, None)["statusCode"] == 200
+    recorder: Any = handle._on_response
+    recorder.__self__.flush()
+    (path,) = registry.store.list_paths("captures")
+    rows = gzip.decompress(registry.store.get(path).data).splitlines()
+    assert msgspec.json.decode(rows[0], type=CaptureRecord).features
+
+
+def test_a_canary_and_a_shadow_answer_photos(tmp_path: Path) -> None:
+    registry = Registry(open_store(str(tmp_path)))
+    for _ in range(3):
+        publish_spots(registry)
+    far = "2100-01-01T00:00:00+00:00"
+    registry.update_alias(
+        "spots", "champion", lambda old: alias_updates.start_canary(old, Canary(2, far), 5000, "ann", "try")
+    )
+    registry.update_alias(
+        "spots", "champion", lambda old: alias_updates.set_shadow(old, TrafficShare(3, 10_000), "ann", "try")
+    )
+    manager = ModelManager.from_settings(Settings(store=str(tmp_path), alias_seconds=0.0), registry.store)
+    handle = build_router(Settings(store=str(tmp_path), alias_seconds=0.0), manager)
+    versions = set()
+    for _ in range(60):
+        event = fakes.event(handle._routes, "POST", "/v2/models/spots/infer", WIDE, JPEG)
+        answer = handle(event, None)
+        assert answer["statusCode"] == 200
+        versions.add(json.loads(answer["body"])["model_version"])
+        manager.wait_for_background()
+    assert versions == {"1", "2"}
+    body = json.loads(handle(fakes.event(handle._routes, "GET", "/v2/models/stats"), None)["body"])
+    assert {entry["version"] for entry in body["model_stats"]} == {"1", "2", "3"}

@@ -112,11 +112,12 @@ def encode_response(manifest: Manifest, results: Mapping[str, Array], accept_enc
 def list_rows(manifest: Manifest, lists: Mapping[str, Any]) -> list[Any]:
     """List what an image has in a row of its own, without padding; return nothing for other finishes.
 
-    Objects are a list of {label, score, box} each; a mask has its classes beside it.
+    Objects are a list of {label, score, box} each, several labels of {label, probability}; a mask has its classes
+    beside it.
     """
     steps = manifest.postprocess
     count: str = getattr(steps, "count", "")  # only of finishes whose lists differ in length
-    if steps is None or count not in lists:
+    if steps is None or count not in steps.output_names or count not in lists:
         return []
     single = [name for name in lists if name == getattr(steps, "mask", None)]
     names = [name for name in lists if name not in (count, *single)]

@@ -13,8 +13,7 @@ from pilotlight.client.client import InferResponse, ModelMetadata, Tensor, build
 from pilotlight.contracts.names import ModelReference
 from pilotlight.errors import InvalidInputError
 
-# Of files that are one example.
-EXAMPLE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".wav", ".flac", ".ogg", ".mp3")
+EXAMPLE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".wav", ".flac", ".ogg", ".mp3")  # of files that are one example
 MAX_SHOWN_VALUES = 16  # values of an output; what has more is cut to as many
 MAX_SHOWN_CHARACTERS = 80  # of a text; a mask is a file in base64
 BOX_SIDES = 4

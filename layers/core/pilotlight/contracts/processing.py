@@ -226,15 +226,21 @@ class TablePreprocessing(Struct, frozen=True, kw_only=True, tag="tabular", tag_f
 
 
 class ClassificationPostprocessing(Struct, frozen=True, kw_only=True, tag="classification", tag_field="kind"):
-    """Scores become labels and probabilities, the best `top` of them, best first."""
+    """Scores become labels and probabilities, the best `top` of them, best first.
+
+    With a `threshold`, they are all classes that reach it, which may be none or several, and `count` says how many of
+    each example's are meant: the shorter lists are padded.
+    """
 
     output: NonEmptyString  # of the graph; its last dimension holds the classes
     # exp: the graph gives logarithms of probabilities; none: it gives probabilities.
     activation: Literal["softmax", "sigmoid", "exp", "none"] = "softmax"
     top: PositiveInt = 1
+    threshold: Annotated[float, Meta(ge=0, le=1)] | None = None  # the least probability of several labels
     label: NonEmptyString = "label"  # names of the caller's outputs
     probability: NonEmptyString = "probability"
     probabilities: NonEmptyString = "probabilities"  # of all classes in order, if asked for
+    count: NonEmptyString = "count"  # with a threshold
 
     @property
     def sources(self) -> tuple[str, ...]:
@@ -244,7 +250,8 @@ class ClassificationPostprocessing(Struct, frozen=True, kw_only=True, tag="class
     @property
     def output_names(self) -> tuple[str, ...]:
         """The names of the caller's outputs."""
-        return self.label, self.probability, self.probabilities
+        names = (self.label, self.probability, self.probabilities)
+        return names if self.threshold is None else (*names, self.count)
 
 
 class RegressionPostprocessing(Struct, frozen=True, kw_only=True, tag="regression", tag_field="kind"):
@@ -311,9 +318,7 @@ class DetectionPostprocessing(Struct, frozen=True, kw_only=True, tag="detection"
     count_output: str = ""  # how many of the boxes are meant, where the graph says so
     box: Literal["xywh", "xyxy", "yxyx", "ltwh"] = "xywh"  # xywh: of the centre; ltwh: of the left top corner
     normalised: bool = False  # whether boxes are shares of the graph's input, rather than its pixels
-    strides: tuple[
-        PositiveInt, ...
-    ] = ()  # of a head without its grid, as YOLOX exports it: (x + place) * stride, exp(w)
+    strides: tuple[PositiveInt, ...] = ()  # of a head without its grid, as YOLOX has it: (x + place) * stride, exp(w)
     activation: Literal["none", "sigmoid", "softmax"] = "none"  # of the scores
     background: int | None = None  # index of the class that is no object, which is dropped; -1 is the last
     first_class: int = 0  # the index that the graph gives the first label

@@ -3,8 +3,8 @@
     preprocess:  image, audio, text, tabular, or the graph's own tensors                            before the graph
     postprocess: classification, regression, embedding, detection, ctc, segmentation, or nothing    after it
 
-They depend on manifests and arrays, not on protocols. Pillow (30 ms), tokenizers (20 ms), soxr (2 ms), libsndfile
-(40 ms) and the finishes of images are imported when the first version needs them.
+They depend on manifests and arrays, not on protocols. Pillow (30 ms), tokenizers (20 ms), soxr (2 ms), libsndfile (40
+ms) and the finishes of images are imported when the first version needs them.
 """
 
 from collections.abc import Mapping, Sequence
@@ -70,7 +70,7 @@ def prepare_inputs(manifest: Manifest, tensors: Mapping[str, Array], assets: Ass
 
         feeds = audio.build_audio_feeds(steps, manifest, tensors[steps.name])
         input_validation.check_feeds(manifest, select_first_run(feeds, audio.find_recurrence(steps, manifest)))
-        return PreparedInputs(feeds, geometries)
+        return PreparedInputs(feeds)
     else:
         from pilotlight.processing import text
 

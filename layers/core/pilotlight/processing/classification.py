@@ -16,6 +16,8 @@ def build_label_outputs(steps: ClassificationPostprocessing, labels: Sequence[st
     """
     probabilities = compute_probabilities(steps, scores, len(labels))
     classes = probabilities.shape[-1]
+    if steps.threshold is not None:
+        return build_several_labels(steps, steps.threshold, labels, probabilities)
     best = np.argsort(-probabilities, axis=-1, kind="stable")[..., : steps.top]
     values = np.take_along_axis(probabilities, best, axis=-1)
     names = np.array(labels if len(labels) == classes else list(map(str, range(classes))), object)
@@ -25,6 +27,26 @@ def build_label_outputs(steps: ClassificationPostprocessing, labels: Sequence[st
         steps.label: np.asarray(names[best], object),
         steps.probability: values.astype(np.float32),
         steps.probabilities: probabilities.astype(np.float32),
+    }
+
+
+def build_several_labels(
+    steps: ClassificationPostprocessing, threshold: float, labels: Sequence[str], probabilities: Array
+) -> dict[str, Array]:
+    """Build the labels that reach the threshold, best first; shorter lists are padded by empty labels and zeros."""
+    classes = probabilities.shape[-1]
+    names = np.array([*(labels if len(labels) == classes else map(str, range(classes))), ""], object)
+    order = np.argsort(-probabilities, axis=-1, kind="stable")
+    values = np.take_along_axis(probabilities, order, axis=-1)
+    is_reached = values >= threshold
+    counts = is_reached.sum(axis=-1)
+    longest = int(counts.max(initial=0))
+    order, values = np.where(is_reached, order, classes)[..., :longest], np.where(is_reached, values, 0)[..., :longest]
+    return {
+        steps.label: np.asarray(names[order], object),
+        steps.probability: values.astype(np.float32),
+        steps.probabilities: probabilities.astype(np.float32),
+        steps.count: counts.astype(np.int32),
     }
 
 

@@ -208,17 +208,17 @@ def suppress_overlaps(boxes: Array, least_overlap: float, limit: int) -> Array:
     """Return the places of the boxes to keep, at most `limit`, of boxes that are sorted best first."""
     if least_overlap >= 1:
         return np.arange(min(len(boxes), limit))
-    wide = boxes.astype(np.float64)
-    areas = (wide[:, 2:] - wide[:, :2]).clip(0).prod(axis=1)
+    left, top, right, bottom = boxes.astype(np.float64).T.copy()
+    areas = (right - left).clip(0) * (bottom - top).clip(0)
     kept: list[int] = []
-    left = np.arange(len(boxes))
-    while len(left) and len(kept) < limit:
-        best, left = left[0], left[1:]
+    rest = np.arange(len(boxes))
+    while len(rest) and len(kept) < limit:
+        best, rest = rest[0], rest[1:]
         kept.append(int(best))
-        sides = np.minimum(wide[best, 2:], wide[left, 2:]) - np.maximum(wide[best, :2], wide[left, :2])
-        shared = sides.clip(0).prod(axis=1)
-        union = areas[best] + areas[left] - shared
-        left = left[shared <= least_overlap * union]
+        width = np.minimum(right[best], right[rest]) - np.maximum(left[best], left[rest])
+        height = np.minimum(bottom[best], bottom[rest]) - np.maximum(top[best], top[rest])
+        shared = np.maximum(width, 0) * np.maximum(height, 0)
+        rest = rest[shared <= least_overlap * (areas[best] + areas[rest] - shared)]
     return np.array(kept, np.int64)
 
 

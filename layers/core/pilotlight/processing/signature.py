@@ -151,11 +151,14 @@ def list_postprocessed_outputs(manifest: Manifest) -> tuple[tuple[TensorSpec, ..
         return list_finish_outputs(postprocess)
     shape = next(spec.shape for spec in manifest.outputs if spec.name == postprocess.output)
     if isinstance(postprocess, ClassificationPostprocessing):
+        several = postprocess.threshold is not None
         best = shape[:-1] if postprocess.top == 1 else (*shape[:-1], postprocess.top)
+        best = (*shape[:-1], "labels") if several else best
         label = TensorSpec(postprocess.label, "BYTES", best)
         probability = TensorSpec(postprocess.probability, "FP32", best)
         every = (*shape[:-1], len(manifest.labels) or shape[-1])
-        return (label, probability), (TensorSpec(postprocess.probabilities, "FP32", every),)
+        count = (TensorSpec(postprocess.count, "INT32", shape[:-1]),) if several else ()
+        return (label, probability, *count), (TensorSpec(postprocess.probabilities, "FP32", every),)
     if isinstance(postprocess, EmbeddingPostprocessing) and len(shape) in {3, 4}:
         shape = (shape[0], shape[2] if len(shape) == 3 else shape[1])
     elif isinstance(postprocess, RegressionPostprocessing) and shape[1:] == (1,):
