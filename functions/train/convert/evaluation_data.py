@@ -186,7 +186,7 @@ def convert_to_datatype(file: Path, spec: TensorSpec, values: Array) -> Array:
         whole = values.dtype.kind == "f" and dtype.kind in "iu" and bool((values == np.rint(values)).all())
         if not whole:
             raise InvalidInputError(f"{file}: {spec.name!r} is {values.dtype}, the graph takes {spec.datatype}.")
-    return np.ascontiguousarray(values, dtype)
+    return np.asarray(values, dtype, order="C")
 
 
 def check_numbers(file: Path, session: Session, examples: ExampleSet) -> None:

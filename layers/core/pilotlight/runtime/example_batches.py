@@ -59,7 +59,7 @@ class BatchLayout:
         missing = (self.size or 0) - len(indices)
         taken = self.take(arrays, [*indices, *[indices[-1]] * missing])
         return {
-            name: np.ascontiguousarray(values[0] if self.inputs[name] == STACKED else values)
+            name: np.asarray(values[0] if self.inputs[name] == STACKED else values, order="C")
             for name, values in taken.items()
         }
 
