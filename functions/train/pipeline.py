@@ -33,8 +33,8 @@ from functions.train.publish import get_code_revision, publish_artifacts
 from functions.train.run_folder import RunFolder
 from functions.train.training import precision
 from functions.train.training.checkpoint_policy import CheckpointPolicy
-from functions.train.training.interruption import InterruptionMonitor
 from functions.train.training.device import get_process_device
+from functions.train.training.interruption import InterruptionMonitor
 from functions.train.training.prediction import evaluate_network
 from functions.train.training.trainer import Trainer, seed_torch, train_model
 from functions.train.training.training_history import EarlyStopping, EpochMetrics, TrainingHistory

@@ -216,7 +216,8 @@ def find_fixed_axes(session: Session, answers: Mapping[str, Array], size: int) -
         shape = answers[spec.name].shape
         places = [axis for axis, count in enumerate(shape) if count == size]
         named = [axis for axis in places if BATCH_NAMES.fullmatch(str(spec.shape[axis]))] if places else []
-        found[spec.name] = (named or places or [STACKED if size == 1 else None])[0]
+        alone = STACKED if size == 1 else None
+        found[spec.name] = next(iter(named or places), alone)
     return found
 
 

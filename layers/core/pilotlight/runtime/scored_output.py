@@ -18,4 +18,4 @@ def to_scores(values: Array) -> Array:
     if values.dtype.kind not in "iu" or values.size != len(values):
         return values
     classes = values.reshape(-1, 1)
-    return (classes == np.arange(max(int(classes.max(initial=0)) + 1, 2))).astype(np.float32)
+    return np.asarray(classes == np.arange(max(int(classes.max(initial=0)) + 1, 2)), np.float32)

@@ -67,16 +67,17 @@ def choose(tmp_path: Path) -> Callable[..., Tried]:
     ) -> Tried:
         said: list[str] = []
         session = open_session(str(graph))
-        sets = [load(evaluation, session, with_targets=True), load(calibration, session, with_targets=False)]
+        judged = load(evaluation, session, with_targets=True)
+        ranges = load(calibration, session, with_targets=False)
         feeds = golden_recorder.generate_feeds(session)
-        source = QuantizationSource(graph, feeds, labels, *sets, show=said.append)
+        source = QuantizationSource(graph, feeds, labels, judged, ranges, show=said.append)
         return Tried(choose_variants(source, precision), said)
 
     def load(arrays: dict[str, Array] | None, session: Any, *, with_targets: bool) -> Any:  # noqa: ANN401
         if arrays is None:
             return None
         file = tmp_path / ("e.npz" if with_targets else "c.npz")
-        np.savez(file, **arrays)
+        np.savez(file, allow_pickle=False, **arrays)
         return evaluation_data.load_examples(file, session, with_targets=with_targets)
 
     return run
