@@ -141,9 +141,7 @@ def read_npz_arrays(file: Path) -> dict[str, Array]:
         except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile) as exc:
             raise InvalidInputError(f"{wrong}; {describe_content(file)}.") from exc
         if not isinstance(archive, np.lib.npyio.NpzFile):
-            raise InvalidInputError(
-                f"{wrong}; it is one array without a name: numpy.savez(FILE, x=array) gives it one."
-            )
+            raise InvalidInputError(f"{wrong}; it is one array without a name, which numpy.savez(FILE, x=array) gives.")
         with archive:
             arrays = {name: read_member(wrong, archive, name) for name in archive.files}
     if not arrays:
