@@ -21,7 +21,7 @@ def weights(*shape: int, seed: int = 0, dtype: Any = np.float32) -> Array:  # no
     return np.asarray(random.standard_normal(shape) / np.sqrt(max(1, prod(shape[:-1]))), dtype)
 
 
-def node(kind: str, inputs: str, outputs: str, name: str | None = None, **attributes: Any) -> Node:
+def node(kind: str, inputs: str, outputs: str, name: str | None = None, **attributes: Any) -> Node:  # noqa: ANN401 - of onnx.helper.make_node
     """A node, its tensors named in words."""
     made = helper.make_node(kind, inputs.split(" "), outputs.split(" "), **attributes)
     made.name = f"{kind}-{outputs.split(' ')[0]}" if name is None else name
