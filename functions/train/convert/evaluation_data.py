@@ -10,6 +10,7 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
@@ -134,19 +135,26 @@ def choose_target(file: Path, session: Session, arrays: dict[str, Array], names:
 def read_npz_arrays(file: Path) -> dict[str, Array]:
     """Read the arrays of an npz; `InvalidInputError` if it is not one, or contains pickles."""
     wrong = f"{file} is not an npz of plain arrays, as numpy.savez writes it"
-    try:
-        archive = np.load(file, allow_pickle=False)
-    except OSError as exc:
-        raise InvalidInputError(f"Cannot read {file}: {exc.strerror or exc}.") from exc
-    except (ValueError, TypeError, EOFError, zipfile.BadZipFile) as exc:
-        raise InvalidInputError(f"{wrong}; {describe_content(file)}.") from exc
-    if not isinstance(archive, np.lib.npyio.NpzFile):
-        raise InvalidInputError(f"{wrong}; it is one array without a name: numpy.savez(FILE, x=array) gives it one.")
-    with archive:
-        arrays = {name: read_member(wrong, archive, name) for name in archive.files}
+    with open_file(file) as opened:  # np.load leaves a file of its own open when it is no zip
+        try:
+            archive = np.load(opened, allow_pickle=False)
+        except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile) as exc:
+            raise InvalidInputError(f"{wrong}; {describe_content(file)}.") from exc
+        if not isinstance(archive, np.lib.npyio.NpzFile):
+            raise InvalidInputError(f"{wrong}; it is one array without a name, which numpy.savez(FILE, x=array) gives.")
+        with archive:
+            arrays = {name: read_member(wrong, archive, name) for name in archive.files}
     if not arrays:
         raise InvalidInputError(f"{wrong}; it is empty.")
     return arrays
+
+
+def open_file(file: Path) -> BinaryIO:
+    """Open a file; `InvalidInputError` if it cannot be read."""
+    try:
+        return file.open("rb")
+    except OSError as exc:
+        raise InvalidInputError(f"Cannot read {file}: {exc.strerror or exc}.") from exc
 
 
 def read_member(wrong: str, archive: "np.lib.npyio.NpzFile", name: str) -> Array:
@@ -186,7 +194,7 @@ def convert_to_datatype(file: Path, spec: TensorSpec, values: Array) -> Array:
         whole = values.dtype.kind == "f" and dtype.kind in "iu" and bool((values == np.rint(values)).all())
         if not whole:
             raise InvalidInputError(f"{file}: {spec.name!r} is {values.dtype}, the graph takes {spec.datatype}.")
-    return np.ascontiguousarray(values, dtype)
+    return np.asarray(values, dtype, order="C")
 
 
 def check_numbers(file: Path, session: Session, examples: ExampleSet) -> None:

@@ -19,9 +19,10 @@ import pilotlight
 from pilotlight import cli
 from pilotlight.cli import demo
 from pilotlight.cli.console import find_checkout
-from pilotlight.cli.models import build_version_summary, format_measured_metric
+from pilotlight.cli.models import build_version_summary, format_measured_metric, list_verdicts
 from pilotlight.cli.serve import build_gateway, format_exposure_warning, resolve_store
 from pilotlight.contracts.manifest import Variant
+from pilotlight.contracts.report_summary import ReportSummary
 from pilotlight.local.gateway import Gateway
 from pilotlight.registry.approval import record_decision
 from pilotlight.registry.registry import Registry
@@ -294,3 +295,17 @@ def test_the_demo_fails_when_the_server_answers_otherwise(run: Run, monkeypatch:
     code, _, err = run("demo", "--json")
     assert code == 1
     assert re.search(r"Served \d+\.\d+% of the test set right, but 9\d\.\d+% were measured", err)
+
+
+@pytest.mark.parametrize(
+    "report",
+    [
+        {"serve": "fp32", "verdict": "fp32 is served: no gain.", "bytes": {"fp32": 9}, "cosine": 0.9, "requests": 2},
+        {"serve": "int8", "verdict": "int8 is served.", "latency_ratio": 0.5, "rungs": [], "variants": {}},
+    ],
+    ids=["former", "present"],
+)
+def test_reports_of_any_form_are_summarized(report: dict[str, Any]) -> None:
+    found = msgspec.json.decode(msgspec.json.encode(report), type=ReportSummary)
+    version = {"version": "3", "quantization": msgspec.to_builtins(found)}
+    assert list_verdicts({"name": "m", "versions": [version, {"version": "2"}]}) == [f"m:3 {report['verdict']}"]

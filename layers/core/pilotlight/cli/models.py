@@ -2,15 +2,18 @@
 
 from typing import Annotated, Any
 
+import msgspec
 import typer
 from rich.table import Table
 
 from pilotlight.cli.console import ERRORS, RESULTS, STORE, JsonOption, StoreOption, open_registry, print_json
+from pilotlight.contracts.codec import decode_document
 from pilotlight.contracts.manifest import Manifest
 from pilotlight.contracts.metric import format_value
 from pilotlight.contracts.names import check_name
-from pilotlight.errors import BrokenDocumentError, NotFoundError
-from pilotlight.registry.registry import AliasListing, Registry
+from pilotlight.contracts.report_summary import ReportSummary
+from pilotlight.errors import BrokenDocumentError, InvalidInputError, NotFoundError
+from pilotlight.registry.registry import AliasListing, Registry, version_path
 
 
 def models(
@@ -22,12 +25,16 @@ def models(
     model_registry = open_registry(store)
     names = model_registry.list_models() if name is None else [check_name(name, "model name")]
     described = [describe_model(model_registry, each) for each in names]
+    if name is not None:
+        add_reports(model_registry, described[0])
     if json:
         print_json(described if name is None else described[0])
     elif not described:
         RESULTS.print(f"No models in {store} yet; `pilotlight train digits` makes one.", markup=False, soft_wrap=True)
     for model in [] if json else described:
         RESULTS.print(build_versions_table(model))
+        for line in list_verdicts(model):
+            RESULTS.print(line, markup=False, highlight=False, soft_wrap=True)
         for error in list_errors(model):
             ERRORS.print(error, markup=False, soft_wrap=True)
 
@@ -44,6 +51,25 @@ def describe_model(model_registry: Registry, name: str) -> dict[str, Any]:
         "errors": aliases.errors,
         "versions": [describe_version(model_registry, name, version, aliases) for version in reversed(versions)],
     }
+
+
+def add_reports(model_registry: Registry, model: dict[str, Any]) -> None:
+    """Add what was measured of each version's variants, from its report; versions without one have none."""
+    for version in model["versions"]:
+        if path := version.get("report"):
+            full_path = version_path(model["name"], int(version["version"]), path)
+            try:
+                report = decode_document(model_registry.store.get(full_path).data, ReportSummary, full_path)
+            except (InvalidInputError, NotFoundError) as exc:
+                version["quantization"] = {"error": str(exc)}
+            else:
+                version["quantization"] = msgspec.to_builtins(report)
+
+
+def list_verdicts(model: dict[str, Any]) -> list[str]:
+    """List why each version serves the variant that it serves."""
+    found = [(version["version"], version.get("quantization")) for version in model["versions"]]
+    return [f"{model['name']}:{number} {one.get('verdict') or one['error']}" for number, one in found if one]
 
 
 def list_errors(model: dict[str, Any]) -> list[str]:
@@ -69,6 +95,7 @@ def build_version_summary(manifest: Manifest) -> dict[str, Any]:
         "bytes": manifest.served_bytes,
         "golden": "recorded" if manifest.golden is not None else "not checked",
         "metrics": {precision: variant.metrics for precision, variant in manifest.variants.items()},
+        "report": manifest.report,
         "created": manifest.created,
         "by": manifest.by,
     }

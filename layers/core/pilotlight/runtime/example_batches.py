@@ -59,7 +59,7 @@ class BatchLayout:
         missing = (self.size or 0) - len(indices)
         taken = self.take(arrays, [*indices, *[indices[-1]] * missing])
         return {
-            name: np.ascontiguousarray(values[0] if self.inputs[name] == STACKED else values)
+            name: np.asarray(values[0] if self.inputs[name] == STACKED else values, order="C")
             for name, values in taken.items()
         }
 
@@ -216,7 +216,8 @@ def find_fixed_axes(session: Session, answers: Mapping[str, Array], size: int) -
         shape = answers[spec.name].shape
         places = [axis for axis, count in enumerate(shape) if count == size]
         named = [axis for axis in places if BATCH_NAMES.fullmatch(str(spec.shape[axis]))] if places else []
-        found[spec.name] = (named or places or [STACKED if size == 1 else None])[0]
+        alone = STACKED if size == 1 else None
+        found[spec.name] = next(iter(named or places), alone)
     return found
 
 

@@ -22,4 +22,4 @@ def to_scores(values: Array, width: int | None = None) -> Array:
         return values
     classes = values.reshape(-1, 1)
     width = max(int(classes.max(initial=0)) + 1, 2) if width is None else width
-    return (classes.clip(max=width - 1) == np.arange(width)).astype(np.float32)
+    return np.asarray(classes.clip(max=width - 1) == np.arange(width), np.float32)

@@ -1,6 +1,7 @@
 """Small graphs of the kinds that exporters write, for tests of quantization."""
 
 from collections.abc import Sequence
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,10 @@ Node = onnx.NodeProto
 def weights(*shape: int, seed: int = 0, dtype: Any = np.float32) -> Array:  # noqa: ANN401 - any numpy type
     """Random weights that keep the size of what they are multiplied with."""
     random = np.random.default_rng(seed)
-    return (random.standard_normal(shape) / np.sqrt(max(1, np.prod(shape[:-1])))).astype(dtype)
+    return np.asarray(random.standard_normal(shape) / np.sqrt(max(1, prod(shape[:-1]))), dtype)
 
 
-def node(kind: str, inputs: str, outputs: str, name: str | None = None, **attributes: object) -> Node:
+def node(kind: str, inputs: str, outputs: str, name: str | None = None, **attributes: Any) -> Node:  # noqa: ANN401 - of onnx.helper.make_node
     """A node, its tensors named in words."""
     made = helper.make_node(kind, inputs.split(" "), outputs.split(" "), **attributes)
     made.name = f"{kind}-{outputs.split(' ')[0]}" if name is None else name

@@ -12,10 +12,11 @@ import pytest
 from onnx import TensorProto, helper
 
 from functions.train.convert import evaluation_data, published_search, variants
-from functions.train.convert.quantizer_process import QuantizerProcess
+from functions.train.convert.quantizer_process import QuantizationJob, QuantizerProcess, do_job
 from functions.train.convert.variants import QuantizationSource, VariantChoice, choose_variants
 from functions.train.data import Array
 from functions.train.errors import QuantizationError
+from functions.train.evaluation import variant_timing
 from functions.train.evaluation.variant_report import VariantReport
 from functions.train.export.quantize import QuantizationPlan, quantize_graph
 from pilotlight.contracts.codec import decode_document
@@ -26,6 +27,22 @@ from tests.functions.train.convert.graphs import INT64, node, save, save_convolu
 
 RANDOM = np.random.default_rng(5)
 ROWS = RANDOM.standard_normal((64, 256)).astype(np.float32)
+
+
+class InThisProcess(QuantizerProcess):
+    """Does the same jobs without a process of their own, which takes seconds to start."""
+
+    def quantize(self, graph: Path, inputs: object, plan: QuantizationPlan, path: Path) -> None:
+        result = do_job(QuantizationJob(str(graph), str(path), plan, self._write_feeds()))
+        if result.failure:
+            raise QuantizationError(result.failure)
+
+
+@pytest.fixture(autouse=True)
+def _hurry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Quantize here, and time few requests."""
+    monkeypatch.setattr(variants, "QuantizerProcess", InThisProcess)
+    monkeypatch.setattr(variant_timing, "ROUNDS", 5)
 
 
 class Tried:
@@ -50,16 +67,17 @@ def choose(tmp_path: Path) -> Callable[..., Tried]:
     ) -> Tried:
         said: list[str] = []
         session = open_session(str(graph))
-        sets = [load(evaluation, session, with_targets=True), load(calibration, session, with_targets=False)]
+        judged = load(evaluation, session, with_targets=True)
+        ranges = load(calibration, session, with_targets=False)
         feeds = golden_recorder.generate_feeds(session)
-        source = QuantizationSource(graph, feeds, labels, *sets, show=said.append)
+        source = QuantizationSource(graph, feeds, labels, judged, ranges, show=said.append)
         return Tried(choose_variants(source, precision), said)
 
     def load(arrays: dict[str, Array] | None, session: Any, *, with_targets: bool) -> Any:  # noqa: ANN401
         if arrays is None:
             return None
         file = tmp_path / ("e.npz" if with_targets else "c.npz")
-        np.savez(file, **arrays)
+        np.savez(file, allow_pickle=False, **arrays)
         return evaluation_data.load_examples(file, session, with_targets=with_targets)
 
     return run
@@ -144,7 +162,7 @@ def test_graphs_in_other_floats_are_served_as_they_are(
     choose: Callable[..., Tried],
     tmp_path: Path,
     kind: int,
-    dtype: Any,
+    dtype: Any,  # noqa: ANN401 - a numpy type
     name: str,
 ) -> None:
     nodes, ends = [node("MatMul", "x a", "y")], [value("x", ["N", 256], kind), value("y", ["N", 10], kind)]

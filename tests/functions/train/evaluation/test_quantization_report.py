@@ -9,7 +9,7 @@ from torch import nn
 
 from functions.train.data import Array
 from functions.train.data.split import Splits
-from functions.train.evaluation import quantization_report
+from functions.train.evaluation import variant_report
 from functions.train.evaluation.metrics import score_outputs
 from functions.train.evaluation.quantization_report import choose_served_variant, compare_variants
 from functions.train.export.onnx_export import export_onnx
@@ -118,4 +118,4 @@ def test_exporting_is_repeatable(untrained: nn.Module, graph: Path, splits: Spli
 
 
 def test_machine_is_told_without_its_name() -> None:
-    assert "onnxruntime" in quantization_report.describe_machine()
+    assert "onnxruntime" in variant_report.describe_machine()
