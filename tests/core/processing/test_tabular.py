@@ -10,6 +10,7 @@ from pilotlight import processing
 from pilotlight.contracts.manifest import TensorSpec
 from pilotlight.contracts.processing import TableColumn, TablePreprocessing
 from pilotlight.errors import InvalidInputError
+from pilotlight.processing import tabular
 from pilotlight.runtime.datatypes import Array
 from tests import fakes
 
@@ -115,6 +116,7 @@ def test_an_unknown_category_is_refused_where_the_manifest_says_so_or_nothing_st
 def test_unknown_categories_are_counted_by_column_without_their_values(monkeypatch: pytest.MonkeyPatch) -> None:
     lines: list[str] = []
     monkeypatch.setattr("pilotlight.observability.emf.write_line", lines.append)
+    monkeypatch.setattr(tabular, "UNKNOWN_CATEGORIES", tabular.UnknownCategoryCounter())
     rows(people(city=texts("Paris", "Lyon")))
     (line,) = map(msgspec.json.decode, lines)
     assert (line["column"], line["UnknownCategories"], line["model"]) == ("city", 2, "double")
@@ -125,6 +127,19 @@ def test_unknown_categories_are_counted_by_column_without_their_values(monkeypat
     lines.clear()
     rows(people())
     assert not lines
+
+
+def test_a_flood_of_unknown_categories_shares_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    lines: list[str] = []
+    monkeypatch.setattr("pilotlight.observability.emf.write_line", lines.append)
+    now = [0.0]
+    counter, manifest = tabular.UnknownCategoryCounter(lambda: now[0]), fakes.stepped(None)
+    for _ in range(1000):
+        counter.add(manifest, {"city": 1})
+    assert len(lines) == tabular.MAX_LINES
+    now[0] = 1.0
+    counter.add(manifest, {"city": 2})
+    assert sum(msgspec.json.decode(line)["UnknownCategories"] for line in lines) == 1002
 
 
 def test_a_manifest_without_the_setting_still_opens() -> None:

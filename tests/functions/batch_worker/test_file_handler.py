@@ -387,7 +387,10 @@ def test_a_table_is_answered_row_by_row(place: Place, monkeypatch: pytest.Monkey
 
 def test_a_table_of_columns_with_steps_is_answered() -> None:
     place = Place(open_store("memory://"))
-    columns = (TableColumn(name="size", mean=1.0), TableColumn(name="colour", categories=("red", "blue")))
+    columns = (
+        TableColumn(name="size", mean=1.0),
+        TableColumn(name="colour", categories=("red", "blue"), unknown="refuse"),
+    )
     steps = TablePreprocessing(input="x", columns=columns)
     place.registry.publish_version(
         replace(fakes.draft(), task="tabular", preprocess=steps), {"model.onnx": fakes.graph("double")}

@@ -87,7 +87,8 @@ def test_behind_a_failure_in_a_fifo_queue_everything_comes_again_in_its_order(pl
 
 def test_no_byte_of_a_message_is_logged(place: Place, caplog: pytest.LogCaptureFixture) -> None:
     steps = TablePreprocessing(
-        input="x", columns=(TableColumn(name="size"), TableColumn(name="colour", categories=("red", "blue")))
+        input="x",
+        columns=(TableColumn(name="size"), TableColumn(name="colour", categories=("red", "blue"), unknown="refuse")),
     )
     draft = replace(fakes.draft("table"), task="tabular", preprocess=steps)
     place.registry.publish_version(draft, {"model.onnx": fakes.graph("double")})

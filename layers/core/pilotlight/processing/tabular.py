@@ -4,7 +4,7 @@ The module knows a request's columns and the manifest's steps, not the model.
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import msgspec
 import numpy as np
@@ -18,6 +18,7 @@ from pilotlight.runtime.datatypes import NUMPY_DTYPES, Array
 
 NO_CATEGORY = -1.0  # an index that graphs which compare it with each category spread to zeros
 UNKNOWN_METRIC = "UnknownCategories"
+MAX_LINES = 20  # of the log in a second, about unknown categories
 BOOLEAN_WORDS = {
     "true": 1.0,
     "True": 1.0,
@@ -44,7 +45,7 @@ def build_table_feeds(
         if count:
             unknown[column.name] = count
     if unknown:
-        count_unknown_categories(manifest, unknown)
+        UNKNOWN_CATEGORIES.add(manifest, unknown)
     return {steps.input: np.concatenate(parts, axis=1).astype(NUMPY_DTYPES[spec.datatype])}
 
 
@@ -132,19 +133,48 @@ def get_unknown_code(column: TableColumn, texts: list[str], unknown: Array) -> f
     raise build_cell_error(column, row, f"is {texts[row]!r}, which is none of {list(column.categories)}")
 
 
-def count_unknown_categories(manifest: Manifest, counts: Mapping[str, int]) -> None:
-    """Count cells with unknown categories, in all and by column; what they hold is not written."""
-    for column, number in counts.items():
-        directive = emf.build_directive([UNKNOWN_METRIC], [["function"], ["function", "model", "column"]], "Count")
-        line = {
-            "_aws": {"Timestamp": time.time_ns() // 1_000_000, "CloudWatchMetrics": [directive]},
-            "function": emf.FUNCTION,
-            "model": manifest.name,
-            "version": str(manifest.version),
-            "column": column,
-            UNKNOWN_METRIC: number,
-        }
-        emf.write_line(msgspec.json.encode(line).decode() + "\n")
+class UnknownCategoryCounter:
+    """Counts cells with unknown categories, by model and column; what they hold is not written.
+
+    Each request has its line in the log, until there are `MAX_LINES` within a second; the rest is counted together in
+    a later line, since a file may have millions of such rows. What is pending when an environment ends is lost.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        """Create a counter."""
+        self._clock = clock
+        self._pending: dict[tuple[str, str, str], int] = {}
+        self._second, self._lines = -1, 0
+
+    def add(self, manifest: Manifest, counts: Mapping[str, int]) -> None:
+        """Count cells of a request by column, and write the lines that are due."""
+        for column, number in counts.items():
+            key = manifest.name, str(manifest.version), column
+            self._pending[key] = self._pending.get(key, 0) + number
+        second = int(self._clock())
+        if second != self._second:
+            self._second, self._lines = second, 0
+        if self._lines < MAX_LINES:
+            pending, self._pending = self._pending, {}
+            self._lines += len(pending)
+            emf.write_line("".join(format_unknown_line(*key, number) for key, number in pending.items()))
+
+
+def format_unknown_line(model: str, version: str, column: str, number: int) -> str:
+    """Format the line of the log for one column."""
+    directive = emf.build_directive([UNKNOWN_METRIC], [["function"], ["function", "model", "column"]], "Count")
+    line = {
+        "_aws": {"Timestamp": time.time_ns() // 1_000_000, "CloudWatchMetrics": [directive]},
+        "function": emf.FUNCTION,
+        "model": model,
+        "version": version,
+        "column": column,
+        UNKNOWN_METRIC: number,
+    }
+    return msgspec.json.encode(line).decode() + "\n"
+
+
+UNKNOWN_CATEGORIES = UnknownCategoryCounter()
 
 
 def format_category(value: object) -> str:
