@@ -2,8 +2,8 @@
 
     python -m tests.benchmarks.checkpoint_pause [MILLION_WEIGHTS]
 
-The state is that of Adam, with the best weights: 16 bytes a weight. Each figure is of a process of its own. `file` is what
-releases until 0.9 did: a file in /tmp, hashed and then sent, while the training waits.
+The state is that of Adam, with the best weights: 16 bytes a weight. Each figure is of a process of its own. `file` is
+what former releases did: a file in /tmp, hashed and then sent, while the training waits.
 """
 
 import hashlib
@@ -25,8 +25,8 @@ def main() -> None:
         command = [sys.executable, "-m", "tests.benchmarks.checkpoint_pause", name, millions]
         found = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
         sys.stdout.write(
-            f"{name:>10}: training stops for {found['pause_s']:.2f} s, stored after {found['total_s']:.2f} s; second time "
-            f"{found['again_s']:.2f} s; peak {found['peak_mb']:,.0f} MB\n"
+            f"{name:>10}: training stops for {found['pause_s']:.2f} s, then {found['again_s']:.2f} s; stored "
+            f"after {found['total_s']:.2f} s; peak {found['peak_mb']:,.0f} MB\n"
         )
 
 
