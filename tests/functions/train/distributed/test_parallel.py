@@ -1,5 +1,7 @@
 """Two processes train what one would have, in copies and in slices; a batch is shared out whole."""
 
+import inspect
+import json
 import os
 import socket
 import subprocess
@@ -9,13 +11,15 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch.nn.parallel import DistributedDataParallel
 
 from functions.train.data import loader
 from functions.train.data.split import Splits
 from functions.train.distributed import parallel
 from functions.train.distributed.process_group import SINGLE_PROCESS, ProcessGroup, read_process_group
+from functions.train.training.prediction import share_examples
 from functions.train.training.step import count_accumulation_parts
-from tests.functions.train.distributed.worker_processes import BROKEN, WAYS, few, trained
+from tests.functions.train.distributed.worker_processes import BROKEN, WAYS, few, scored, trained
 
 pytestmark = pytest.mark.slow
 
@@ -58,6 +62,37 @@ def test_two_processes_train_what_one_would_have(name: str, together: Path, spli
     found = load_file(together / f"{name}.safetensors")
     for key, weights in trained(name, splits).items():
         torch.testing.assert_close(found[key], weights, rtol=0, atol=TOLERANCE)
+
+
+def test_two_processes_evaluate_a_part_each_to_the_same_scores(together: Path) -> None:
+    first, second = (json.loads((together / f"scores-{rank}.json").read_text()) for rank in (0, 1))
+    assert first == second
+    expected = scored()
+    assert first.keys() == expected.keys()
+    for name, values in expected.items():
+        assert first[name] == pytest.approx(values, rel=1e-6, nan_ok=True), name  # the network rounds by batch
+        for count in {"accuracy", "balanced_accuracy", "f1", "top_5"} & values.keys():
+            assert first[name][count] == values[count], (name, count)  # from whole numbers, and so exact
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 8])
+@pytest.mark.parametrize("examples", [1, 2, 7, 64, 1000])
+def test_every_example_is_evaluated_once_in_as_many_batches(examples: int, size: int) -> None:
+    shares = [list(share_examples(examples, 10, ProcessGroup(rank, size))) for rank in range(size)]
+    assert len({len(share) for share in shares}) == 1  # or a sharded network would wait for a process for ever
+    assert sorted(row for share in shares for start, stop in share for row in range(start, stop)) == [*range(examples)]
+    assert all(stop - start <= 10 and start < examples for share in shares for start, stop in share)
+
+
+def test_buffers_are_kept_from_being_sent_by_torch_of_either_name() -> None:
+    def of_2_11(module: object, device_ids: object = None, broadcast_buffers: bool = True) -> None: ...
+
+    def of_2_13(module: object, broadcast_buffers: bool | None = None, forward_sync_buffers: object = None) -> None: ...
+
+    assert parallel.get_buffer_options(of_2_11) == {"broadcast_buffers": False}
+    assert parallel.get_buffer_options(of_2_13) == {"forward_sync_buffers": False}
+    (known,) = parallel.get_buffer_options(DistributedDataParallel)
+    assert known in inspect.signature(DistributedDataParallel).parameters
 
 
 @pytest.mark.parametrize("name", BROKEN)

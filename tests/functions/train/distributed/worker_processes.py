@@ -5,6 +5,7 @@
 The lead leaves the weights of each training in the folder; of some also those of one that was taken apart on the way.
 """
 
+import json
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -12,12 +13,15 @@ from pathlib import Path
 import numpy as np
 import torch
 from safetensors.torch import save_file
+from torch import nn
 
+from functions.train.data.dataset import Dataset
 from functions.train.data.load import load_dataset
 from functions.train.data.split import Splits, split_dataset
 from functions.train.distributed.process_group import SINGLE_PROCESS, ProcessGroup, join_process_group
 from functions.train.errors import PausedError
 from functions.train.models import build
+from functions.train.training.prediction import evaluate_network
 from functions.train.training.trainer import limit_torch_threads, seed_torch, train_model
 from tests.functions.train.conftest import tiny_recipe
 from tests.functions.train.training.test_checkpoint import StopAt
@@ -69,12 +73,31 @@ def broken(name: str, splits: Splits, world: ProcessGroup) -> dict[str, torch.Te
     raise AssertionError(name)
 
 
+CLASSES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+
+
+def scored(world: ProcessGroup = SINGLE_PROCESS) -> dict[str, dict[str, float]]:
+    """The scores of models on sets of sizes that two processes cannot share evenly, and of more batches than one."""
+    with seed_torch(2):
+        network, line = nn.Linear(6, 10), nn.Linear(6, 1)
+    random, found = np.random.default_rng(4), {}
+    for examples in (1, 2, 5, 1025, 4099):
+        inputs = random.normal(size=(examples, 6)).astype(np.float32)
+        data = Dataset(inputs, random.integers(0, 10, examples), CLASSES)
+        score = evaluate_network(network, data, None, world)
+        found[f"classes {examples}"] = score.metrics | score.per_class
+        numbers = Dataset(inputs, (1000 + random.normal(size=(examples, 1))).astype(np.float32), ())
+        found[f"numbers {examples}"] = evaluate_network(line, numbers, None, world).metrics
+    return found
+
+
 def work(folder: Path) -> None:
     """All trainings, one after the other."""
     with limit_torch_threads(1), join_process_group() as world:
         splits = few()
         found = {name: trained(name, splits, world) for name in WAYS}
         found |= {f"{name}, broken": broken(name, splits, world) for name in BROKEN}
+        (folder / f"scores-{world.rank}.json").write_text(json.dumps(scored(world)))
         if world.is_main:
             for name, weights in found.items():
                 save_file(weights, folder / f"{name}.safetensors")

@@ -166,16 +166,16 @@ def test_training_goes_on_while_the_store_is_slow(splits: Splits) -> None:
     expected = trained(recipe, splits)
     policy = CheckpointPolicy(checkpoints(store), CheckpointOptions(seconds=5.0), InterruptionMonitor(), print, clock)
 
-    class Enough(PausedError):
+    class EnoughError(PausedError):
         pass
 
     def leave() -> None:
         store.gate.set()
         policy.finish()
-        raise Enough
+        raise EnoughError
 
     kept = Kept(policy, clock, {4: store.gate.clear, 14: leave})
-    with pytest.raises(Enough):
+    with pytest.raises(EnoughError):
         trained(recipe, splits, kept)
     assert kept.steps == [*range(1, 14)]  # nine steps passed behind a closed gate
     found = checkpoints(store).load_newest(print)

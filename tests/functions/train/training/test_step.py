@@ -15,7 +15,7 @@ from functions.train.models.build import build_model
 from functions.train.training import precision
 from functions.train.training.optimiser import OPTIMISERS
 from functions.train.training.prediction import predict_outputs
-from functions.train.training.step import ExponentialMovingAverage, StepResult, TrainStep
+from functions.train.training.step import ExponentialMovingAverage, StepResult, TrainStep, describe_accumulation
 from functions.train.training.trainer import seed_torch, train_model
 from functions.train.training.training_history import EarlyStopping
 from pilotlight.recipes.schema import Recipe
@@ -51,6 +51,26 @@ def test_accumulated_step_is_the_step(parts: int, weights: str, splits: Splits) 
     assert float(also.loss) == pytest.approx(float(said.loss), rel=1e-5)
     assert float(also.hits) == float(said.hits)
     assert float(also.gradient_norm) == pytest.approx(float(said.gradient_norm), rel=1e-4)
+
+
+def test_accumulation_says_where_it_is_not_the_same_step(splits: Splits) -> None:
+    """Batch normalisation sees the parts: the steps differ, and a line says so; without it, neither."""
+    cnn = build_model(tiny_recipe().model, splits.train)
+    said = describe_accumulation(3, cnn)
+    assert said.startswith(
+        "accumulation=3 with batch normalisation: each part of a batch is normalised by its own mean"
+    )
+    assert describe_accumulation(1, cnn) == ""
+    assert describe_accumulation(3, build_model(tiny_recipe(*PLAIN).model, splits.train)) == ""
+    dry = ("model.dropout=0", "optimiser={name: sgd, learning_rate: 0.1}")
+    whole, _ = stepped(tiny_recipe(*dry), splits, 61)
+    found, _ = stepped(tiny_recipe(*dry, "accumulation=3"), splits, 61)
+    furthest = max(
+        float((found.state_dict()[name] - value).abs().max())
+        for name, value in whole.state_dict().items()
+        if "running" not in name and value.is_floating_point()
+    )
+    assert furthest > 1e-4  # as the line says
 
 
 def test_clipped_gradient_is_as_long_as_allowed(splits: Splits) -> None:
