@@ -207,7 +207,7 @@ def test_a_page_of_another_site_is_told_that_it_is_one(guarded: Guarded, client:
     headers = {"Origin": "https://evil.example", "x-api-key": guarded.by_scope["infer"].key}
     answer = client.get(MODEL, headers=headers)
     assert answer.status_code == 403
-    assert "--allow-origin URL" in answer.json()["error"]
+    assert "--allow-origin URL" in answer.json()["message"]
 
 
 def test_a_secret_with_another_id_is_refused(guarded: Guarded, client: httpx2.Client) -> None:

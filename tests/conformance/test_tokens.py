@@ -74,8 +74,8 @@ def test_no_route_is_open(route: str, client: httpx2.Client) -> None:
     answer = client.post(path)
     assert answer.status_code == 401
     assert answer.headers["www-authenticate"] == "Bearer"
-    assert answer.json()["error"] == answer.json()["message"]
-    assert "Authorization: Bearer" in answer.json()["error"]
+    assert answer.json().keys() == {"message"}
+    assert "Authorization: Bearer" in answer.json()["message"]
     other = "admin" if SCOPES[route] == "infer" else "infer"
     assert client.post(path, headers=bearer(FAKE.token(scope=other))).status_code == 403
     assert client.post(path, headers=bearer(FAKE.token(scope=SCOPES[route]))).status_code not in (401, 403)
@@ -167,4 +167,4 @@ def test_without_the_issuers_keys_it_is_503(tmp_path: Path) -> None:
     with gateway.serve_in_background() as url:
         answer = httpx2.get(f"{url}/v2", headers=bearer(FAKE.token()), timeout=60)
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")
-    assert "the issuer does not answer" in answer.json()["error"]
+    assert "the issuer does not answer" in answer.json()["message"]

@@ -4,6 +4,7 @@ import json
 import math
 import zlib
 from decimal import Decimal
+from typing import Any
 
 import numpy as np
 import pytest
@@ -230,7 +231,7 @@ def test_texts_are_converted_one_by_one_up_to_a_limit() -> None:
         written_numbers.convert_cells(["1"] * 1_000_001, "INT64")
 
 
-ROWS = [[1.5, 3, True], [None, 4, False]]  # as pandas writes a data frame
+ROWS: list[list[Any]] = [[1.5, 3, True], [None, 4, False]]  # as pandas writes a data frame
 EXPECTED = np.array([[1.5, 3, 1], [np.nan, 4, 0]], np.float32)
 
 

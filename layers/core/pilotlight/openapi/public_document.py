@@ -10,6 +10,7 @@ from pydantic import TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema
 
 import pilotlight
+from pilotlight.api.router import MLFLOW_RESOURCES
 from pilotlight.api.routes import MULTIPART, ROUTES, Route
 from pilotlight.api.schemas import openai, registry, training
 from pilotlight.client.client import InferResponse, ModelMetadata, ModelNames, Tensor
@@ -46,6 +47,16 @@ PATH_PARAMETERS = {
     "run": ("A training's name.", {"type": "string", "pattern": NAME_PATTERN}),
     "promotion": ("The id that POST .../promote gave.", {"type": "string"}),
 }
+
+
+class MlflowErrorBody(msgspec.Struct):
+    """Any error on MLflow's routes."""
+
+    error_code: str
+    message: str
+
+
+ERROR_BODIES = (registry.ErrorBody, openai.OpenAIErrorBody, MlflowErrorBody)
 
 
 class InferRequest(msgspec.Struct):
@@ -125,7 +136,7 @@ SCHEMA_REFERENCE = "#/components/schemas/{model}"
 def build_openapi_document() -> dict[str, Any]:
     """Build the whole document."""
     kinds = [SCHEMAS[name] for route in ROUTES for name in (route.response, route.body or "") if name in SCHEMAS]
-    schemas, components = build_schemas([*kinds, registry.ErrorBody])
+    schemas, components = build_schemas([*kinds, *ERROR_BODIES])
     paths: dict[str, dict[str, Any]] = {}
     for route in ROUTES:
         item = paths.setdefault(route.path, {"parameters": build_path_parameters(route.path)})
@@ -187,9 +198,16 @@ def add_body_examples(components: Mapping[str, dict[str, Any]]) -> dict[str, dic
     }
 
 
+def choose_error_body(path: str) -> type[msgspec.Struct]:
+    """Choose the form of a route's errors, by the clients that it has."""
+    if path in MLFLOW_RESOURCES:
+        return MlflowErrorBody
+    return openai.OpenAIErrorBody if path.startswith("/v1/") else registry.ErrorBody
+
+
 def build_operation(route: Route, schemas: Mapping[str, Any]) -> dict[str, Any]:
     """Build the operation of a route."""
-    error_response = {"content": {JSON: {"schema": schemas[repr(registry.ErrorBody)]}}}
+    error_response = {"content": {JSON: {"schema": schemas[repr(choose_error_body(route.path))]}}}
     error_statuses = ["400", "404", *(["409"] if route.verb != "GET" else []), *(["412"] if route.uses_etag else [])]
     responses = {status: build_success_response(route, schemas) for status in (route.status, *route.other_statuses)}
     content: dict[str, Any] = {

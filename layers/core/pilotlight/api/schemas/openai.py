@@ -32,6 +32,21 @@ class FileObject(Struct, kw_only=True):
     s3_uri: str = ""  # for `parameters: {"s3_uri": ...}` of a tensor
 
 
+class ErrorDetails(Struct, frozen=True):
+    """What was wrong, and what to do."""
+
+    message: str
+    type: str
+    param: str | None = None
+    code: str | None = None
+
+
+class OpenAIErrorBody(Struct, frozen=True):
+    """Any error below /v1, as OpenAI's clients show it."""
+
+    error: ErrorDetails
+
+
 class DeletedFile(Struct, kw_only=True):
     """What is left of a file."""
 
