@@ -159,11 +159,11 @@ def open_image(file: DataFile) -> Any:  # noqa: ANN401 - its picture is Pillow's
     opened = read_as_served(lambda: image.read_image_header(HEADER_STEPS, content, 0))
     if prod(opened.size) > MAX_PIXELS:
         raise InvalidInputError(f"has more pixels than it may have: {prod(opened.size):,} of {MAX_PIXELS:,}")
-    if opened.picture is None:  # a WebP, whose size had to be known first
-        opened = opened._replace(picture=read_as_served(lambda: image.open_image(content, 0)))
-    if opened.picture.mode.startswith(("I", "F")):  # its lower bits would be cut off
+    # A WebP is not open yet, since its size had to be known first.
+    picture = opened.picture or read_as_served(lambda: image.open_image(content, 0))
+    if picture.mode.startswith(("I", "F")):  # its lower bits would be cut off
         raise InvalidInputError("has 16 bits for each channel; save it with 8")
-    return opened
+    return opened._replace(picture=picture)
 
 
 def read_as_served(read: Callable[[], Result]) -> Result:

@@ -143,8 +143,8 @@ def describe_scaling(artifacts: TrainingArtifacts) -> str:
         return "Tokens are those of `tokenizer.json`. At each, the answer has the logits of the one that follows."
     if artifacts.splits.test.image_steps:
         return (
-            "`image` takes a PNG, JPEG or WebP as well (BYTES), turned upright, resized and coloured as in training; the "
-            "answer is then `label` and `probability`. To pixels as a tensor the answer is logits."
+            "`image` takes a PNG, JPEG or WebP as well (BYTES), turned upright, resized and coloured as in training; "
+            "the answer is then `label` and `probability`. To pixels as a tensor the answer is logits."
         )
     if artifacts.splits.test.classes:
         return f"{raw} Answers are logits; the largest is the class, by the order of the manifest's labels.".strip()

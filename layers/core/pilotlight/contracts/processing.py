@@ -124,8 +124,6 @@ class AudioPreprocessing(Struct, frozen=True, kw_only=True, tag="audio", tag_fie
     media_types: ClassVar[tuple[str, ...]] = ("audio/*",)  # of bodies that are one example
     is_text: ClassVar[bool] = False  # whether an example is text, rather than the bytes of a file
     max_values: ClassVar[int] = 30_000_000  # decoded samples, and values of rows and frames: 120 MB each
-    media_types: ClassVar[tuple[str, ...]] = ("audio/*",)  # of bodies that are one example
-    is_text: ClassVar[bool] = False
 
     input: NonEmptyString  # of the graph
     name: NonEmptyString = "audio"  # of the caller's input, BYTES
