@@ -27,5 +27,13 @@ def parse_multipart_form(request: Request, name: str) -> MultipartForm:
     file_part = parts.get(name)
     if file_part is None:
         raise InvalidInputError(f"The form has {sorted(parts)}, but no {name!r}.")
-    fields = {key: part.text for key, part in parts.items() if key != name and not part.filename}
+    fields = {key: decode_field(part.data) for key, part in parts.items() if key != name and not part.filename}
     return MultipartForm(fields, find_filename(file_part.disposition, file_part.filename), file_part.data)
+
+
+def decode_field(data: bytes) -> str:
+    """Decode a field: UTF-8, or else Latin-1, as old programs on Windows write it."""
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        return data.decode("latin-1")

@@ -287,7 +287,7 @@ def test_errors_of_the_gateway_have_our_words(name: Callable[[str], str]) -> Non
     assert said["statusCode"] == "401"
     assert said["responseParameters"] == {"gatewayresponse.header.WWW-Authenticate": "'Bearer'"}
     large = client.get_gateway_response(restApiId=name("Api"), responseType="REQUEST_TOO_LARGE")
-    assert "10,485,760 bytes" in json.loads(large["responseTemplates"]["application/json"])["error"]
+    assert "10,485,760 bytes" in json.loads(large["responseTemplates"]["application/json"])["message"]
 
 
 def test_the_firewall_stands_before_the_stage(name: Callable[[str], str]) -> None:

@@ -159,7 +159,7 @@ FAULTS: dict[str, tuple[Bend, str, str]] = {
     ),
     "requests as text": (asking(as_text), "binary tensors", "answers an infer request with 400"),
     "answers as text": (on_infer(broken_tensors), "binary tensors", "BinaryMediaTypes"),
-    "gzip is not told": (asking(lambda asked: without(asked, "content-encoding")), "gzip to it", "with 400"),
+    "gzip is not told": (asking(lambda asked: without(asked, "content-encoding")), "gzip to it", "with 415"),
     "gzip is not asked": (asking(lambda asked: without(asked, "accept-encoding")), "gzip from it", "not compressed"),
     "gzip is cut": (on_infer(cut), "gzip from it", "is not what it is without"),
     "version is not told": (

@@ -132,21 +132,27 @@ def list_rows(manifest: Manifest, lists: Mapping[str, Any]) -> list[Any]:
 
 def is_text_type(content_type: str) -> bool:
     """Return whether a body is one of the protocol's own, JSON or CSV; JSON by default."""
-    return content_type.partition(";")[0].strip().lower() in ("", *MEDIA_TYPES)
+    return find_text_type(content_type) is not None
 
 
 def parse_content_type(content_type: str) -> str:
     """Parse the body's media type, JSON by default, to one of `MEDIA_TYPES`."""
-    kind = content_type.partition(";")[0].strip().lower()
-    if kind in ("", *JSON_NAMES) or (kind.startswith("application/") and kind.endswith("+json")):
-        return MEDIA_TYPES[0]
-    if kind in CSV_NAMES:
-        return MEDIA_TYPES[1]
-    if kind not in MEDIA_TYPES:
+    kind = find_text_type(content_type)
+    if kind is None:
         raise UnsupportedTypeError(
-            f"Content-Type {kind!r} is not served under /invocations; use {' or '.join(MEDIA_TYPES)}."
+            f"Content-Type {content_type[:100]!r} is not served under /invocations; use {' or '.join(MEDIA_TYPES)}."
         )
     return kind
+
+
+def find_text_type(content_type: str) -> str | None:
+    """Find which of `MEDIA_TYPES` a `Content-Type` is by any of its names; None if it is neither."""
+    kind = content_type.partition(";")[0].strip().lower()
+    if kind in ("", *MEDIA_TYPES):
+        return kind or MEDIA_TYPES[0]
+    if kind in JSON_NAMES or (kind.startswith("application/") and kind.endswith("+json")):
+        return MEDIA_TYPES[0]
+    return MEDIA_TYPES[1] if kind in CSV_NAMES else None
 
 
 def find_body_format(body: bytes) -> tuple[str, msgspec.Raw]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from shutil import copyfile
 
 from pilotlight.runtime import onnx_editing, onnx_header
-from pilotlight.runtime.onnx_editing import GraphNode, OnnxGraph
+from pilotlight.runtime.onnx_editing import GraphNode, RawGraph
 
 ZIP_MAP, SEQUENCE, NORMALIZER = ("ai.onnx.ml", "ZipMap"), "SequenceConstruct", "StringNormalizer"
 LOCALE = "C.UTF-8"  # knows the case of all letters, and is part of glibc
@@ -63,7 +63,7 @@ def build_servable_graph(path: Path, folder: Path) -> ServableGraph:
     return ServableGraph(target, classifier, notes)
 
 
-def describe_changes(graph: OnnxGraph) -> Iterator[str]:
+def describe_changes(graph: RawGraph) -> Iterator[str]:
     """Yield a sentence for each change that the graph needs."""
     tensors = find_replaced_outputs(graph)
     for name, replaced in tensors.items():
@@ -94,7 +94,7 @@ class ReplacedOutput:
     element_type: int = FLOAT
 
 
-def find_replaced_outputs(graph: OnnxGraph) -> dict[str, ReplacedOutput]:
+def find_replaced_outputs(graph: RawGraph) -> dict[str, ReplacedOutput]:
     """Find the outputs that are maps of probabilities or sequences of tensors, by name."""
     found = {}
     for name in graph.outputs:
@@ -107,12 +107,12 @@ def find_replaced_outputs(graph: OnnxGraph) -> dict[str, ReplacedOutput]:
     return found
 
 
-def get_element_type(graph: OnnxGraph, output: str) -> int:
+def get_element_type(graph: RawGraph, output: str) -> int:
     """Return the type of the tensors of a sequence: TypeProto's sequence_type, elem_type, tensor_type, elem_type."""
     return onnx_editing.get_nested_integer(graph.outputs[output], (2, 4, 1, 1, 1)) or FLOAT
 
 
-def find_source(graph: OnnxGraph, output: str) -> GraphNode | None:
+def find_source(graph: RawGraph, output: str) -> GraphNode | None:
     """Find the node that computes an output, behind those that only pass it on."""
     node = graph.find_producer(output)
     while node is not None and node.operator == "Identity" and node.inputs:
@@ -120,7 +120,7 @@ def find_source(graph: OnnxGraph, output: str) -> GraphNode | None:
     return node
 
 
-def replace_nodes(model: memoryview, graph: OnnxGraph) -> bytes:
+def replace_nodes(model: memoryview, graph: RawGraph) -> bytes:
     """Return the model with tensors in place of maps and sequences, and with a locale that is installed everywhere."""
     replaced = find_replaced_outputs(graph)
 
@@ -159,7 +159,7 @@ def get_class_labels(node: GraphNode) -> tuple[str, ...]:
     return texts or tuple(map(str, numbers))
 
 
-def find_classifier(graph: OnnxGraph) -> ClassifierOutputs | None:
+def find_classifier(graph: RawGraph) -> ClassifierOutputs | None:
     """Find the scores and the classes of a graph that is one classifier; None for several, and for anything else."""
     maps = [(name, node) for name in graph.outputs if (node := find_source(graph, name)) and is_zip_map(node)]
     if maps:
@@ -173,7 +173,7 @@ def find_classifier(graph: OnnxGraph) -> ClassifierOutputs | None:
     return ClassifierOutputs(next(name for name in graph.outputs if name != label_output), labels)
 
 
-def find_labels(graph: OnnxGraph, output: str) -> tuple[str, ...]:
+def find_labels(graph: RawGraph, output: str) -> tuple[str, ...]:
     """Find the classes from which an output is chosen, back through what only changes its form; none if unknown."""
     tensor = output
     for _ in range(MAX_STEPS):

@@ -58,7 +58,7 @@ class GraphNode:
 
 
 @dataclass(frozen=True)
-class OnnxGraph:
+class RawGraph:
     """A model's nodes, outputs and constants: the messages of its main graph."""
 
     nodes: tuple[GraphNode, ...]
@@ -70,7 +70,7 @@ class OnnxGraph:
         return next((node for node in self.nodes if tensor in node.outputs), None)
 
 
-def read_graph(path: Path) -> OnnxGraph:
+def read_graph(path: Path) -> RawGraph:
     """Read the graph of an ONNX file that `check_onnx_file` has taken; `InvalidInputError` if it is damaged."""
     try:
         return parse_graph(memoryview(path.read_bytes()))
@@ -78,7 +78,7 @@ def read_graph(path: Path) -> OnnxGraph:
         raise InvalidInputError(f"{path} is not an ONNX file: {exc}.") from exc
 
 
-def parse_graph(model: memoryview) -> OnnxGraph:
+def parse_graph(model: memoryview) -> RawGraph:
     """Parse the main graph of a ModelProto; `ValueError` if it is not one."""
     parts = [
         part for each in split_fields(model) if each.number == MODEL_GRAPH for part in split_fields(as_message(each))
@@ -86,7 +86,7 @@ def parse_graph(model: memoryview) -> OnnxGraph:
     outputs, tensors = (
         [as_message(part) for part in parts if part.number == number] for number in (GRAPH_OUTPUT, GRAPH_INITIALIZER)
     )
-    return OnnxGraph(
+    return RawGraph(
         nodes=tuple(parse_node(as_message(part)) for part in parts if part.number == GRAPH_NODE),
         outputs={get_text_field(each, 1): each for each in outputs},
         initializers={get_text_field(tensor, 8): tensor for tensor in tensors},
