@@ -20,7 +20,7 @@ from tests.core.cli.conftest import Run
 LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 133466304\n"
 PICKLE = b"\x80\x04\x95\x1d\x00\x00\x00\x00\x00\x00\x00\x8c\x08sklearn"
 CASES = {
-    "digit.json": (b'{"inputs": [[1, 2]]}', "is not an XGBoost model, as save_model writes .json or .ubj; no other .json file"),
+    "digit.json": (b'{"inputs": [[1, 2]]}', "is not an XGBoost model, as save_model writes .json or .ubj; no other"),
     "model.onnx": (LFS, "is not an ONNX file: it is a pointer of Git LFS to a file of 133,466,304 bytes; run git lfs"),
     "page.onnx": (b"<!DOCTYPE html><html>", "it is an HTML page, as servers send instead of a file that needs a login"),
     "empty.onnx": (b"", "it is empty, a file of 0 bytes; export or download it again"),
@@ -32,8 +32,8 @@ CASES = {
     "m.onnx": (PICKLE, "may hold a pickle"),
     "noname": (PICKLE, "may hold a pickle"),
     "old.pt": (b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.", "may hold a pickle"),
-    "m.h5": (b"\x89HDF\r\n\x1a\n\x00", "is a model of Keras, which is not read here; where Keras is: pip install tf2onnx, then"),
-    "m.tflite": (b"\x1c\x00\x00\x00TFL3\x14\x00", "is a model of TensorFlow Lite, which is not read here; where TensorFlow is: pip install tf2onnx, then"),
+    "m.h5": (b"\x89HDF\r\n\x1a\n\x00", "is a model of Keras, which is not read here; where Keras is"),
+    "m.tflite": (b"\x1c\x00\x00\x00TFL3\x14\x00", "is a model of TensorFlow Lite, which is not read here;"),
     "m.gguf": (b"GGUF\x03\x00\x00\x00", "it is a GGUF file, of llama.cpp"),
     "m.mlmodel": (b"\x08\x05\x12", "it is a Core ML model"),
     "m.safetensors": (b"\x10\x00\x00\x00\x00\x00\x00\x00{}", "it is a file of weights without a graph; publish"),
@@ -90,7 +90,7 @@ def test_an_archive_is_known_by_its_entries(run: Run, tmp_path: Path, entries: l
     [
         (
             ["saved_model.pb", "keras_metadata.pb"],
-            "is a SavedModel of TensorFlow, which is not read here; where TensorFlow is",
+            "is a SavedModel of TensorFlow, which is not read here;",
         ),
         (["Manifest.json"], "it is a Core ML package"),
         ([], "holds neither an ONNX graph nor a config.json; bring an ONNX file"),
