@@ -132,11 +132,12 @@ def find_captured_names(graph: GraphProto) -> set[str]:
 
 
 def remove_overridable_inputs(model: ModelProto) -> None:
-    """Make constants of initializers that are inputs as well, as all are in IR 3: callers never send them."""
+    """Make constants of initializers that are inputs as well, as all should be in IR 3: callers never send them."""
     constants = {tensor.name for tensor in model.graph.initializer}
     for value in [value for value in model.graph.input if value.name in constants]:
         model.graph.input.remove(value)
-        model.ir_version = max(model.ir_version, 4)  # before, every initializer had to be an input
+    if constants:
+        model.ir_version = max(model.ir_version, 4)  # before, every initializer has to be an input
 
 
 def raise_opset(model: ModelProto) -> ModelProto:

@@ -107,6 +107,22 @@ def test_a_graph_that_answers_nothing_ends_the_search(tmp_path: Path) -> None:
     assert (found.feeds, found.refusal.startswith("The model refused the input: Reshape")) == ([], True)
 
 
+@pytest.mark.parametrize("name", ["n", "other"])
+def test_states_have_as_many_rows_as_the_input(tmp_path: Path, name: str) -> None:
+    """A recurrent graph's state has the batch second, under the same name or under another."""
+    nodes = [node("Transpose", ["s"], ["t"], perm=[0, 2, 1]), node("MatMul", ["t", "x"], ["y"])]
+    session = opened(tmp_path, nodes, [value("x", FLOAT, ["n", "t"]), value("s", FLOAT, [2, name, 1])])
+    shapes = [[feed["x"].shape[0], feed["s"].shape[1]] for feed in search_requests(session, seconds=20).feeds]
+    assert shapes == [[1, 1], [2, 2]]
+
+
+@pytest.mark.parametrize(("name", "expected"), [("sr", 16_000), ("sample_rate", 16_000), ("sra", 1)])
+def test_a_sample_rate_is_a_usual_one(name: str, expected: int) -> None:
+    spec = TensorSpec(name, "INT64", ())
+    assert build_feeds((spec,), Plan({}), 1, 0)[name] == expected
+    assert build_feeds((spec,), Plan({}, 8000), 1, 0)[name] == 8000
+
+
 SHAPES = st.lists(st.one_of(st.integers(0, 4), st.sampled_from(["n", "t", "?"])), max_size=5)
 
 
