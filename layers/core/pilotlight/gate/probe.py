@@ -154,7 +154,7 @@ def has_finite_answers(session: Session, recorded: golden.GoldenDocument | str |
     feeds: Sequence[Feeds] = ()
     if isinstance(recorded, golden.GoldenDocument):
         feeds = [golden.to_arrays(exchange.request.inputs) for exchange in recorded.exchanges]
-    answers = [found for feed in feeds if (found := run_if_taken(session, feed)) is not None]
+    answers = [answer for feed in feeds if (answer := run_if_taken(session, feed)) is not None]
     if not answers:
         searched = request_search.search_requests(session, seconds=FINITE_SEARCH_SECONDS).feeds
         answers = [session.run(feed) for feed in searched]
