@@ -116,6 +116,17 @@ def test_states_have_as_many_rows_as_the_input(tmp_path: Path, name: str) -> Non
     assert shapes == [[1, 1], [2, 2]]
 
 
+@pytest.mark.parametrize("dimension", ["past + steps", "past+steps"])
+def test_a_mask_is_as_long_as_what_is_past_and_what_comes(tmp_path: Path, dimension: str) -> None:
+    """Exporters of decoders name the mask's dimension as a sum; by chance it is hardly ever met."""
+    nodes = [node("Concat", ["p", "x"], ["all"], axis=1), node("Mul", ["all", "mask"], ["y"])]
+    names = {"x": "steps", "p": "past", "mask": dimension}
+    session = opened(tmp_path, nodes, [value(key, FLOAT, ["n", size]) for key, size in names.items()])
+    found = search_requests(session)
+    assert found.tries <= 2
+    assert [feed["mask"].shape for feed in found.feeds] == [(1, 16), (2, 16)]
+
+
 @pytest.mark.parametrize(("name", "expected"), [("sr", 16_000), ("sample_rate", 16_000), ("sra", 1)])
 def test_a_sample_rate_is_a_usual_one(name: str, expected: int) -> None:
     spec = TensorSpec(name, "INT64", ())

@@ -123,7 +123,29 @@ def is_finite(values: Array) -> bool:
 
 
 def plan_requests(inputs: Sequence[TensorSpec], seed: int) -> Iterator[Plan]:
-    """Plan the tries: one small size, images with their channels, equal sizes, then sizes by chance.
+    """Plan the tries, each first with dimensions that are named as sums, as of a decoder's mask, of that size."""
+    has_sums = any(isinstance(size, str) and "+" in size for spec in inputs for size in spec.shape)
+    for plan in plan_sizes(inputs, seed):
+        if has_sums:
+            yield add_up_sums(inputs, plan)
+        yield plan
+
+
+def add_up_sums(inputs: Sequence[TensorSpec], plan: Plan) -> Plan:
+    """Return the plan with `past + 1` and the like computed from the sizes of its terms; unknown terms are 1."""
+    shapes = {spec.name: spec.shape for spec in inputs}
+    named = {shapes[name][axis]: size for (name, axis), size in plan.sizes.items()}
+    sums = {
+        (name, axis): sum(int(term) if term.strip().isdecimal() else named.get(term.strip(), 1) for term in terms)
+        for name, shape in shapes.items()
+        for axis, size in enumerate(shape)
+        if axis > 0 and isinstance(size, str) and len(terms := size.split("+")) > 1
+    }
+    return replace(plan, sizes={**plan.sizes, **sums})
+
+
+def plan_sizes(inputs: Sequence[TensorSpec], seed: int) -> Iterator[Plan]:
+    """Plan the sizes: one small size, images with their channels, equal sizes, then sizes by chance.
 
     An axis that has the name of a first one, as of a state `[2, batch, 128]`, is of its size, if the graph takes that.
     """
