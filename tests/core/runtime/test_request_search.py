@@ -12,7 +12,7 @@ from pilotlight.contracts.manifest import Datatype, TensorSpec
 from pilotlight.runtime import golden
 from pilotlight.runtime.datatypes import NUMPY_DTYPES
 from pilotlight.runtime.golden_recorder import record_requests
-from pilotlight.runtime.request_search import Plan, build_feeds, plan_requests, search_requests
+from pilotlight.runtime.request_search import Plan, build_feeds, count_values, plan_requests, search_requests
 from pilotlight.runtime.session import Session, open_session
 from tests.graph_writer import FLOAT, INT64, STRING, model, node, tensor, value
 
@@ -140,7 +140,8 @@ SHAPES = st.lists(st.one_of(st.integers(0, 4), st.sampled_from(["n", "t", "?"]))
 @given(st.sampled_from(sorted(NUMPY_DTYPES)), SHAPES, st.integers(0, 30))
 def test_what_is_made_up_fits_the_signature(datatype: Datatype, shape: list[int | str], number: int) -> None:
     spec = TensorSpec("x", datatype, tuple(shape))
-    for _, plan in zip(range(number + 1), plan_requests((spec,), 0), strict=False):
+    small = (plan for plan in plan_requests((spec,), 0) if count_values((spec,), plan) <= 10_000)
+    for _, plan in zip(range(number + 1), small, strict=False):
         last = plan
     values = build_feeds((spec,), last, 1, 0)["x"]
     assert values.dtype == NUMPY_DTYPES[datatype]
