@@ -274,6 +274,34 @@ def test_texts_go_in_and_their_products_are_quantized(choose: Callable[..., Trie
     assert "over 3 examples, made up or of its origin, too few to tell: 16 are enough" in verdict, verdict
 
 
+def test_a_product_that_reads_a_quantized_table_runs(choose: Callable[..., Tried], tmp_path: Path) -> None:
+    """The table's and the product's scales had one name, and onnxruntime did not open the graph."""
+    nodes = [node("Gather", "t ids", "rows"), node("MatMul", "rows a", "y")]
+    constants = {"t": weights(64, 256), "a": weights(256, 64)}
+    graph = save(tmp_path / "m.onnx", nodes, [value("ids", ["N"], INT64)], [value("y", ["N", 64])], constants)
+    tried = choose(graph, "int8")
+    assert [rung.failed for rung in tried.report.rungs] == [False]
+    assert tried.report.cosine > 0.999
+
+
+def test_weights_that_only_a_branch_reads_are_weights(choose: Callable[..., Tried], tmp_path: Path) -> None:
+    """The graph was said to have none."""
+    branches = {
+        way: helper.make_graph([node("MatMul", f"x {way}", f"{way}_y")], way, [], [value(f"{way}_y", ["N", 64])])
+        for way in ("a", "b")
+    }
+    nodes = [
+        node("ReduceSum", "x", "sum", keepdims=0),
+        node("Greater", "sum zero", "positive"),
+        node("If", "positive", "y", then_branch=branches["a"], else_branch=branches["b"]),
+    ]
+    constants = {"a": weights(256, 64), "b": weights(256, 64, seed=1), "zero": np.float32(0).reshape(())}
+    graph = save(tmp_path / "m.onnx", nodes, [value("x", ["N", 256])], [value("y", ["N", 64])], constants)
+    tried = choose(graph)
+    assert tried.report.rungs
+    assert "has no weights" not in tried.choice.verdict
+
+
 def test_answers_of_nothing_are_no_evidence(choose: Callable[..., Tried], tmp_path: Path) -> None:
     """A detector that finds nothing in noise agrees with any other that finds nothing."""
     nodes, constants = [node("MatMul", "x a", "h"), node("Mul", "h zero", "y")], {"a": weights(256, 256)}
