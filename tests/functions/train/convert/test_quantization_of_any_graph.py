@@ -295,7 +295,7 @@ def test_weights_that_only_a_branch_reads_are_weights(choose: Callable[..., Trie
         node("Greater", "sum zero", "positive"),
         node("If", "positive", "y", then_branch=branches["a"], else_branch=branches["b"]),
     ]
-    constants = {"a": weights(256, 64), "b": weights(256, 64, seed=1), "zero": np.float32(0).reshape(())}
+    constants = {"a": weights(256, 64), "b": weights(256, 64, seed=1), "zero": np.zeros((), np.float32)}
     graph = save(tmp_path / "m.onnx", nodes, [value("x", ["N", 256])], [value("y", ["N", 64])], constants)
     tried = choose(graph)
     assert tried.report.rungs
