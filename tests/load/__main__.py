@@ -2,7 +2,7 @@
 hostile [--only WORD] [--memory MB], canary [--count N], moves [--processes N] [--seconds S], release,
 queue [--count N] [--seed S], file [--mb N] [--spread N], kills [--count N] [--seed S],
 trials [--count N] [--processes N], faults [--kind K] [--times N],
-packages [--only WORD] [--keep FOLDER] [--quantize auto] [--json FILE].
+packages [--only WORD] [--keep FOLDER] [--quantize auto] [--json FILE] [--environment PYTHON].
 
 Prints one JSON document; exit code 1 when a request failed, memory grew, or a canary did not do as it must.
 """
@@ -67,6 +67,7 @@ def parser() -> argparse.ArgumentParser:
     packages.add_argument("--keep", default="", metavar="FOLDER", help="where the stores stay")
     packages.add_argument("--quantize", default="auto", choices=["auto", "int8", "int4", "none"])
     packages.add_argument("--json", default="", dest="json_file", metavar="FILE", help="all that was seen")
+    packages.add_argument("--environment", default="", metavar="PYTHON", help="one that has the packages for images")
     return words
 
 

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 
 import numpy as np
 
@@ -107,10 +108,18 @@ def has_rows(feed: Feeds) -> bool:
 
 
 def make_up_requests(session: Session, given: Sequence[Feeds]) -> tuple[Feeds, ...]:
-    """Make up more requests beside those that are given; none if an input is text."""
+    """Make up more requests beside those that are given; what is the same is kept once, as made-up texts are."""
     made, end = list(given), time.monotonic() + MADE_UP_SECONDS
     for seed in range(1, MADE_UP_SEEDS):
         if time.monotonic() > end:
             break
         made += golden_recorder.generate_feeds(session, seed)
-    return tuple(made)
+    return tuple({describe_values(feed): feed for feed in made}.values())
+
+
+def describe_values(feed: Feeds) -> tuple[object, ...]:
+    """Describe a request by what it holds, as a key."""
+    return tuple(
+        (name, values.shape, tuple(values.flat) if values.dtype == object else sha256(values.tobytes()).digest())
+        for name, values in feed.items()
+    )

@@ -83,16 +83,17 @@ def quantize_table(graph: onnx.GraphProto, node: onnx.NodeProto, table: onnx.Ten
     )
     steps = np.rint(values / scale).astype(np.int8)
     make_node = onnx.helper.make_node
+    # The quantizers name tensors `x_quantized` and `x_scale`, also those of a product that reads these rows.
     nodes = [
-        make_node("Gather", [f"{name}_quantized", indices], [f"{answer}_steps"], f"{node.name}_steps"),
-        make_node("Gather", [f"{name}_scale", indices], [f"{answer}_scale"], f"{node.name}_scale"),
-        make_node("Cast", [f"{answer}_steps"], [f"{answer}_float"], f"{node.name}_cast", to=onnx.TensorProto.FLOAT),
-        make_node("Mul", [f"{answer}_float", f"{answer}_scale"], [answer], f"{node.name}_scaled"),
+        make_node("Gather", [f"{name}_row_steps", indices], [f"{answer}_row_steps"], f"{node.name}_row_steps"),
+        make_node("Gather", [f"{name}_row_scale", indices], [f"{answer}_row_scale"], f"{node.name}_row_scale"),
+        make_node("Cast", [f"{answer}_row_steps"], [f"{answer}_row"], f"{node.name}_row", to=onnx.TensorProto.FLOAT),
+        make_node("Mul", [f"{answer}_row", f"{answer}_row_scale"], [answer], f"{node.name}_row_scaled"),
     ]
     place = list(graph.node).index(node)
     graph.node.remove(node)
     for offset, one in enumerate(nodes):
         graph.node.insert(place + offset, one)
     graph.initializer.remove(table)
-    graph.initializer.append(onnx.numpy_helper.from_array(steps, f"{name}_quantized"))
-    graph.initializer.append(onnx.numpy_helper.from_array(scale, f"{name}_scale"))
+    graph.initializer.append(onnx.numpy_helper.from_array(steps, f"{name}_row_steps"))
+    graph.initializer.append(onnx.numpy_helper.from_array(scale, f"{name}_row_scale"))

@@ -30,6 +30,7 @@ class OutputAgreement(Struct, frozen=True):
     cosine: float = 1.0  # of all values
     exact: bool = False  # whether it is integers, booleans or texts, of which only `same` tells
     finite: bool = True  # whether numbers are answered wherever fp32 answers numbers
+    told: bool = True  # whether there was something to compare: an answer that is not zero
     places: int = 0  # whose largest value was compared, or that were compared as they are
 
     @property
@@ -101,6 +102,7 @@ class AgreementMeter:
             cosine=float(mixed / length) if length else float(full == small),
             exact=self.is_exact,
             finite=self.is_finite,
+            told=self.is_exact or self.largest > 0,
             places=self.places,
         )
 

@@ -91,7 +91,12 @@ class Quality:
         """Whether a loss is within its budget, or without one all outputs agree above the floor."""
         if self.loss is not None:
             return self.loss.is_within_budget and all(one.finite for one in self.agreements)
-        return self.examples >= MIN_EXAMPLES and all(one.is_close for one in self.agreements)
+        return self.examples >= MIN_EXAMPLES and self.is_told and all(one.is_close for one in self.agreements)
+
+    @property
+    def is_told(self) -> bool:
+        """Whether fp32 answered anything but zeros: a detector that finds nothing agrees with any other."""
+        return any(one.told for one in self.agreements)
 
     @property
     def changes_classes(self) -> bool:
@@ -105,6 +110,10 @@ class Quality:
             return f"{self.loss}{kept}"
         if worst is None or not self.examples:
             return "nothing tells what it loses, since no request could be compared"
+        if not self.is_told:
+            return (
+                f"nothing tells what it loses, since fp32 answers nothing but zeros to {self.examples:,} {self.source}"
+            )
         compared = f"{worst}, over {self.examples:,} {self.source}"
         too_few = f", too few to tell: {MIN_EXAMPLES} are enough" if self.examples < MIN_EXAMPLES else ""
         return compared + too_few

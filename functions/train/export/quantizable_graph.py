@@ -7,7 +7,7 @@ constants, old opsets are raised, and tensors that have the quantizers' own suff
 
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import onnx
@@ -27,7 +27,7 @@ INTEGER_OPERATORS = re.compile(  # of onnx and of com.microsoft, that only quant
 )
 FOUR_BIT_OPERATORS = frozenset({"MatMulNBits", "MatMulBnB4", "MatMulFpQ4"})
 MANGLED_NAMES = re.compile(  # the endings that quantizers give to tensors of their own
-    r".*(_quantized|_scale|_zero_point|_steps|_float|_quant|_i8|_nbits|_bias_add|_output|_mul|_cast|_reshape|"
+    r".*(_quantized|_scale|_zero_point|_steps|_float|_quant|_i8|_nbits|_bias_add|_output|_mul|_cast|_reshape|_row|"
     r"QuantizeLinear(_\w+)?|_QuantizeLinear_\w+|_DequantizeLinear_\w+|_[QB]\d+G?\w*|_scales|_MatMul)$"
 )
 WEIGHTED_OPERATORS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul", "LSTM", "GRU", "RNN", "Gather", "Attention"})
@@ -81,9 +81,12 @@ def find_obstacle(model: ModelProto) -> str:
     return "it has no weights in FP32 that products, convolutions or tables use"
 
 
-def list_weights(graph: GraphProto) -> Iterator[TensorProto]:
-    """List the constants, also of subgraphs, that weighted operators use; they may pass Transpose or Cast before."""
-    constants = {tensor.name: tensor for tensor in graph.initializer}
+def list_weights(graph: GraphProto, outer: Mapping[str, TensorProto] | None = None) -> Iterator[TensorProto]:
+    """List the constants that weighted operators use, also those of subgraphs, which read the graph outside as well.
+
+    They may pass Transpose or Cast before.
+    """
+    constants = {**(outer or {}), **{tensor.name: tensor for tensor in graph.initializer}}
     for node in graph.node:
         for attribute in node.attribute:
             if node.op_type == "Constant" and attribute.name == "value":
@@ -93,7 +96,7 @@ def list_weights(graph: GraphProto) -> Iterator[TensorProto]:
         if node.op_type in WEIGHTED_OPERATORS:
             yield from (constants[name] for name in node.input if name in constants)
     for inner in iterate_subgraphs(graph):
-        yield from list_weights(inner)
+        yield from list_weights(inner, constants)
 
 
 def iterate_subgraphs(graph: GraphProto) -> Iterator[GraphProto]:
@@ -132,11 +135,12 @@ def find_captured_names(graph: GraphProto) -> set[str]:
 
 
 def remove_overridable_inputs(model: ModelProto) -> None:
-    """Make constants of initializers that are inputs as well, as all are in IR 3: callers never send them."""
+    """Make constants of initializers that are inputs as well, as all should be in IR 3: callers never send them."""
     constants = {tensor.name for tensor in model.graph.initializer}
     for value in [value for value in model.graph.input if value.name in constants]:
         model.graph.input.remove(value)
-        model.ir_version = max(model.ir_version, 4)  # before, every initializer had to be an input
+    if constants:
+        model.ir_version = max(model.ir_version, 4)  # before, every initializer has to be an input
 
 
 def raise_opset(model: ModelProto) -> ModelProto:

@@ -14,6 +14,7 @@ from pilotlight.gate.verdict import Verdict, verdict_path
 from pilotlight.registry.registry import Registry, version_path
 from pilotlight.storage.object_store import open_store
 from tests import fakes
+from tests.graph_writer import FLOAT, model, node, value
 
 DIGITS = fakes.MODELS / "digits"
 
@@ -144,13 +145,21 @@ def test_a_model_without_a_test_set_is_judged_on_what_there_is(tmp_path: Path) -
     assert [check.name for check in verdict.checks] == ["opens", "files", "golden", "memory", "signature", "finite"]
 
 
+def test_a_graph_that_takes_positive_numbers_alone_passes(tmp_path: Path) -> None:
+    registry = Registry(open_store((tmp_path / "store").as_uri()))
+    fakes.publish(registry, "logarithm", "logarithm")
+    assert QualityGate(registry, 1769).evaluate("logarithm", 1, "champion", actor="ann").passed
+
+
 def test_without_a_test_set_what_answers_nan_is_refused_unless_the_champion_does_too(tmp_path: Path) -> None:
     registry = Registry(open_store((tmp_path / "store").as_uri()))
     fakes.publish(registry)
+    nodes = [node("Sub", ["x", "x"], ["zero"]), node("Div", ["zero", "zero"], ["y"])]
+    graph = model(nodes, [value("x", FLOAT, ["batch", 3])], [value("y", FLOAT, ["batch", 3])])
     for _ in range(2):
-        fakes.publish(registry, of="logarithm")
+        registry.publish_version(fakes.draft("double"), {"model.onnx": graph})
     outcome = promote_version(QualityGate(registry, 1769), "double", 2, actor="ann")
     assert outcome.alias_document is None
     assert "made-up requests with NaN or infinity" in refusals(outcome.verdict)["finite"]
-    registry.move_alias("double", "champion", 2, actor="ann", reason="it is a logarithm now")
+    registry.move_alias("double", "champion", 2, actor="ann", reason="it is wanted so")
     assert QualityGate(registry, 1769).evaluate("double", 3, "champion", actor="ann").passed

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 
 from pilotlight.gate.checks import check_opens
-from pilotlight.gate.probe import ProbeRequest, ProbeResult, probe_version, run_probe
+from pilotlight.gate.probe import ProbeRequest, ProbeResult, has_finite_answers, probe_version, run_probe
 from pilotlight.registry.registry import Registry
-from pilotlight.runtime import golden_recorder
+from pilotlight.runtime import golden_recorder, request_search
+from pilotlight.runtime.session import open_session
 from pilotlight.storage.object_store import open_store
 from tests import fakes
 from tests.core.processing.test_text import tokenizer_with
@@ -49,3 +50,21 @@ def test_a_graph_that_does_not_end_is_refused_at_the_gate(tmp_path: Path, monkey
     assert probe(registry, "endless", tmp_path).error == "a made-up request of x [1, 3] takes longer than 0.1 s"
     fakes.publish(registry, "double", "double")
     assert probe(registry, "double", tmp_path).error is None
+
+
+def test_the_gate_asks_the_recorded_requests_and_makes_up_none(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A search that finds nothing would take its whole time again."""
+    graph = fakes.MODELS / "double.onnx"
+    session = open_session(str(graph))
+    recorded = golden_recorder.record_golden_requests(graph, "fp32", golden_recorder.generate_feeds(session))
+    assert recorded is not None
+
+    def search(*_: object, **__: object) -> None:
+        raise AssertionError("searched")
+
+    monkeypatch.setattr(request_search, "search_requests", search)
+    assert has_finite_answers(session, recorded) is True
+    with pytest.raises(AssertionError, match="searched"):
+        has_finite_answers(session)

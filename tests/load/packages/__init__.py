@@ -1,9 +1,12 @@
 """Real models out of packages: published, served, called and compared with bare onnxruntime, then quantized.
 
     python -m tests.load packages [--only WORD] [--keep FOLDER] [--quantize auto] [--json FILE]
+        [--environment PYTHON]
 
 Each graph is published by the command into one store, which one local gateway serves; tritonclient calls it in binary
-form and in JSON. A second store takes the same graphs quantized. A failure is one row with its sentence.
+form and in JSON. A second store takes the same graphs quantized. A failure is one row with its sentence. Models
+with steps are compared with the packages' own code; that of models for photographs runs in the environment given, or
+in one that is made.
 """
 
 import contextlib
@@ -20,6 +23,7 @@ from rich.console import Console
 from rich.table import Table
 
 from pilotlight.local.gateway import Gateway
+from tests.load.packages import images
 from tests.load.packages.audio import MODELS
 from tests.load.packages.catalogue import PackagedGraph, list_graphs
 from tests.load.packages.download import CACHE
@@ -30,7 +34,9 @@ ROOT = Path(__file__).parents[3]
 SHOWN = ("graph", "MB", "publish", "golden", "binary", "JSON", "quantized", "size", "speed", "apart", "failure")
 
 
-def run(only: str = "", keep: str = "", quantize: str = "auto", json_file: str = "") -> dict[str, Any]:
+def run(
+    only: str = "", keep: str = "", quantize: str = "auto", json_file: str = "", environment: str = ""
+) -> dict[str, Any]:
     """Try all graphs whose names have the word in them; print the table, and return what failed."""
     os.environ.update(THREADS)
     graphs = [graph for graph in list_graphs() if only in graph.name]
@@ -50,10 +56,12 @@ def run(only: str = "", keep: str = "", quantize: str = "auto", json_file: str =
                     publish_quantized(graph, row, folder / "quantized", quantize)
                 tell(f"{row.graph}: {row.served or 'nothing'} is served with --quantize {quantize}")
         steps = try_steps(only, folder)
+    photographs = try_images(only, environment)
     show_rows(rows)
     if json_file:
         Path(json_file).write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n")
-    return summarize(rows) | {"steps": steps, "failures": [*list_failures(rows), *steps["failures"]]}
+    failures = [*list_failures(rows), *steps["failures"], *photographs["failures"]]
+    return summarize(rows) | {"steps": steps, "images": photographs, "failures": failures}
 
 
 @contextlib.contextmanager
@@ -76,6 +84,16 @@ def try_steps(only: str, folder: Path) -> dict[str, Any]:
                 results.append(call_stepped(model, url))
     different = [f"{one['model']}: {one['apart']} from its own code" for one in results if not one["equal"]]
     return {"seen": results, "failures": [*list_failures(list(rows.values())), *different]}
+
+
+def try_images(only: str, environment: str) -> dict[str, Any]:
+    """Compare models for photographs with the packages' own code."""
+    row = Row("photographs", "")
+    found: dict[str, Any] = {"compared": [], "failures": []}
+    with note_failure(row):
+        found = images.run(environment, only=only)
+    different = [f"{one['photo']}: {one}" for one in found["failures"]]
+    return {"seen": found["compared"], "failures": [*list_failures([row]), *different]}
 
 
 @contextlib.contextmanager

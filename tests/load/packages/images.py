@@ -1,7 +1,8 @@
 """Models for photographs, published with steps, asked by their bodies, and compared with the packages' own code.
 
-    python -m tests.load.packages.images [--environment PYTHON] [--photos FOLDER]
+    python -m tests.load.packages.images [--environment PYTHON] [--photos FOLDER] [--only WORD]
 
+`python -m tests.load packages` runs it too.
 The packages' own code runs in an environment of its own, since it needs OpenCV, another Pillow and a torch of its day;
 without `--environment` one is made. `steps/NAME.yaml` is what a publisher writes, and photographs are bodies under
 /v2 and /invocations, as curl sends them.
@@ -107,17 +108,20 @@ MODELS = (
 )
 
 
-def run(environment: str, photos: Path | None) -> dict[str, Any]:
-    """Compare all models on all photographs."""
+def run(environment: str = "", photos: Path | None = None, only: str = "") -> dict[str, Any]:
+    """Compare the models whose names have the word in them on all their photographs."""
+    models = [model for model in MODELS if only in model.name]
+    if not models:
+        return {"published": {}, "compared": [], "failures": []}
     with tempfile.TemporaryDirectory(prefix="pilotlight-images-") as name:
         folder = Path(name)
         python = Path(environment) if environment else make_environment(folder / "environment")
         packages = find_packages(python)
         photos = photos or make_photos(folder / "photos", packages)
         own = run_own_code(python, photos, folder / "own.json")
-        notes = {model.name: publish(model, packages, own["characters"], folder) for model in MODELS}
+        notes = {model.name: publish(model, packages, own["characters"], folder) for model in models}
         with serve(folder / "store") as url:
-            rows = [compare(url, file, own["answers"][file.name]) for file in list_photos(photos)]
+            rows = [compare(url, file, own["answers"][file.name]) for file in list_photos(photos, models)]
     return {"published": notes, "compared": rows, "failures": [row for row in rows if not row["equal"]]}
 
 
@@ -174,9 +178,9 @@ def draw_words(photo: Image.Image, words: Sequence[str], size: int) -> Image.Ima
     return photo
 
 
-def list_photos(folder: Path) -> list[Path]:
+def list_photos(folder: Path, models: Sequence[ImageModel]) -> list[Path]:
     """List the photographs of the models."""
-    names = {model.name for model in MODELS}
+    names = {model.name for model in models}
     return sorted(file for file in folder.iterdir() if file.name.partition(".")[0] in names)
 
 
@@ -258,6 +262,7 @@ if __name__ == "__main__":
     words = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     words.add_argument("--environment", default="", help="a python that has the packages")
     words.add_argument("--photos", type=Path, help="photographs, each named after its model")
+    words.add_argument("--only", default="", help="models with this in their name")
     result = run(**vars(words.parse_args()))
     sys.stdout.write(json.dumps(result, indent=1) + "\n")
     sys.exit(bool(result["failures"]))

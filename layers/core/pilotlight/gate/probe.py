@@ -7,7 +7,7 @@ metrics.
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -22,17 +22,18 @@ from pilotlight.contracts.manifest import Manifest, Precision
 from pilotlight.contracts.metric import NUMBER_METRICS
 from pilotlight.contracts.names import ModelReference
 from pilotlight.contracts.processing import TextPreprocessing
-from pilotlight.errors import ModelRefusedError, PilotlightError
+from pilotlight.errors import InvalidInputError, ModelRefusedError, PilotlightError
 from pilotlight.gate import graph_probe, text_probe
 from pilotlight.gate.answers import reduce_answers
 from pilotlight.native import child_process
 from pilotlight.registry.registry import Registry, version_path
-from pilotlight.runtime import golden, golden_recorder, process_memory
+from pilotlight.runtime import golden, golden_recorder, process_memory, request_search
 from pilotlight.runtime.datatypes import Array
 from pilotlight.runtime.example_batches import AXIS_SUFFIX, BatchLayout, find_layout, generate_answers
 from pilotlight.runtime.model_cache import LoadedModel
 from pilotlight.runtime.model_files import open_model_files
 from pilotlight.runtime.model_manager import ModelManager
+from pilotlight.runtime.request_search import Feeds
 from pilotlight.runtime.scored_output import choose_scored_output, to_scores
 from pilotlight.runtime.session import Session, open_session
 from pilotlight.settings import Settings
@@ -44,6 +45,7 @@ EVALUATION_FILE = "evaluation.npz"  # of a version: the graph's inputs by name, 
 MIN_MEMORY_BYTES = (
     2_000_000_000  # of the probe; its verdict on a function of less memory is to be measured, not died of
 )
+FINITE_SEARCH_SECONDS = 2.0  # for made-up requests of a version without golden ones; most are found in 0.1 s
 TIMEOUT_S = 600  # a version that takes longer than this is not served by a function
 
 
@@ -97,11 +99,12 @@ def probe_version(request: ProbeRequest) -> ProbeResult:
     load_s = time.perf_counter() - started
     if error := find_failure(registry, model):
         return ProbeResult(error=error)
-    refusal = replay_golden(registry, model.manifest, model.session)
+    recorded = load_golden(registry, model.manifest)
+    refusal = replay_golden(recorded, model.session)
     inputs = load_test_inputs(request, registry, model.session)
     return ProbeResult(
         golden=refusal,
-        finite=has_finite_answers(model.session) if inputs is None else None,
+        finite=has_finite_answers(model.session, recorded) if inputs is None else None,
         load_s=load_s,
         latency_ms=0.0 if inputs is None else measure_latency(model.session, inputs),
         peak_mb=process_memory.peak_resident_bytes() / 1e6,
@@ -121,25 +124,52 @@ def find_failure(registry: Registry, model: LoadedModel) -> str:
     return graph_probe.find_run_failure(model.session)
 
 
-def replay_golden(registry: Registry, manifest: Manifest, session: Session) -> str | None:
-    """Replay the golden requests; return why they fail, or None."""
+def load_golden(registry: Registry, manifest: Manifest) -> golden.GoldenDocument | str | None:
+    """Load the golden requests; why they cannot be read, or None if the version has none."""
     if manifest.golden is None:
         return None
-    stored = registry.store.get(version_path(manifest.name, manifest.version, manifest.golden))
     try:
-        golden.replay_exchanges(decode_document(stored.data, golden.GoldenDocument, manifest.golden), session)
+        stored = registry.store.get(version_path(manifest.name, manifest.version, manifest.golden))
+        return decode_document(stored.data, golden.GoldenDocument, manifest.golden)
+    except PilotlightError as exc:
+        return str(exc)
+
+
+def replay_golden(recorded: golden.GoldenDocument | str | None, session: Session) -> str | None:
+    """Replay the golden requests; return why they fail, or None."""
+    if not isinstance(recorded, golden.GoldenDocument):
+        return recorded
+    try:
+        golden.replay_exchanges(recorded, session)
     except PilotlightError as exc:
         return str(exc)
     return None
 
 
-def has_finite_answers(session: Session) -> bool | None:
-    """Return whether the answers to requests generated from the signature are finite; None if none can be generated."""
-    answers = [session.run(feed) for feed in golden_recorder.generate_feeds(session)]
+def has_finite_answers(session: Session, recorded: golden.GoldenDocument | str | None = None) -> bool | None:
+    """Return whether all answers to the golden requests, or to made-up ones, are finite; None if there are none.
+
+    A publish records what is made up, so that a search here, of a version without a record, has few seconds.
+    """
+    feeds: Sequence[Feeds] = ()
+    if isinstance(recorded, golden.GoldenDocument):
+        feeds = [golden.to_arrays(exchange.request.inputs) for exchange in recorded.exchanges]
+    answers = [answer for feed in feeds if (answer := run_if_taken(session, feed)) is not None]
+    if not answers:
+        searched = request_search.search_requests(session, seconds=FINITE_SEARCH_SECONDS).feeds
+        answers = [session.run(feed) for feed in searched]
     found = [
         np.isfinite(values).all() for answer in answers for values in golden_recorder.select_numeric_arrays(answer)
     ]
     return all(found) if found else None
+
+
+def run_if_taken(session: Session, feed: Feeds) -> Mapping[str, Array] | None:
+    """Run a request; None if the graph refuses it."""
+    try:
+        return session.run(feed)
+    except InvalidInputError:
+        return None
 
 
 @dataclass(frozen=True)

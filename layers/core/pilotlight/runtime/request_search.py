@@ -5,6 +5,7 @@ First all free sizes are equal, then each axis has its own, drawn by chance from
 refuses costs a millisecond. Whole numbers are indices of any table, masks are ones, lengths are another input's size.
 """
 
+import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -32,6 +33,8 @@ CHANNELS = (3, 1, 4)  # of an image whose channels are free
 CHANNEL_AXES = (1, 3)  # first or last, behind the batch
 SCALARS = (1, 16_000, 8000, 0, 8, 2, 512, 640)  # of inputs without dimensions, such as a sample rate
 TEXTS = ("a text", "another one", "1", "2.5")
+RATES = (16_000, 8000)  # Hz, of an input that is named as a sample rate
+RATE_WORDS = frozenset({"sr", "fs", "rate", "samplerate"})
 MASK_WORDS, LENGTH_WORDS = ("mask", "valid"), ("len", "num_", "size", "count")
 PATTERN_SIZE = 997  # values after which a large input repeats itself, so that it can be written in short
 MAX_VALUES = 4_000_000  # of one request; larger ones would take the search's time
@@ -90,11 +93,18 @@ def count_values(inputs: Sequence[TensorSpec], plan: Plan) -> int:
 
 
 def try_two_rows(session: Session, plan: Plan, seed: int, result: SearchResult) -> list[Feeds]:
-    """Return a request like the plan's of two rows, if the first dimension is free and the graph answers it."""
+    """Return a request like the plan's of two rows, if the first dimension is free and the graph answers it.
+
+    States that pass from step to step have the batch elsewhere: there a size of 1 becomes 2.
+    """
     if not any(spec.shape and isinstance(spec.shape[0], str) for spec in session.inputs):
         return []
-    feeds = build_feeds(session.inputs, plan, 2, seed + 1)
-    return [feeds] if try_request(session, feeds, result) is not None else []
+    doubled = replace(plan, sizes={place: 2 if size == 1 else size for place, size in plan.sizes.items()})
+    for tried in (plan, doubled) if doubled != plan else (plan,):
+        feeds = build_feeds(session.inputs, tried, 2, seed + 1)
+        if try_request(session, feeds, result) is not None:
+            return [feeds]
+    return []
 
 
 def try_request(session: Session, feeds: Feeds, result: SearchResult) -> Mapping[str, Array] | None:
@@ -113,14 +123,47 @@ def is_finite(values: Array) -> bool:
 
 
 def plan_requests(inputs: Sequence[TensorSpec], seed: int) -> Iterator[Plan]:
-    """Plan the tries: one small size, images with their channels, equal sizes, then sizes by chance."""
+    """Plan the tries, each first with dimensions that are named as sums, as of a decoder's mask, of that size."""
+    has_sums = any(isinstance(size, str) and "+" in size for spec in inputs for size in spec.shape)
+    for plan in plan_sizes(inputs, seed):
+        if has_sums:
+            yield add_up_sums(inputs, plan)
+        yield plan
+
+
+def add_up_sums(inputs: Sequence[TensorSpec], plan: Plan) -> Plan:
+    """Return the plan with `past + 1` and the like computed from the sizes of its terms; unknown terms are 1."""
+    shapes = {spec.name: spec.shape for spec in inputs}
+    named = {shapes[name][axis]: size for (name, axis), size in plan.sizes.items()}
+    sums = {
+        (name, axis): sum(int(term) if term.strip().isdecimal() else named.get(term.strip(), 1) for term in terms)
+        for name, shape in shapes.items()
+        for axis, size in enumerate(shape)
+        if axis > 0 and isinstance(size, str) and len(terms := size.split("+")) > 1
+    }
+    return replace(plan, sizes={**plan.sizes, **sums})
+
+
+def plan_sizes(inputs: Sequence[TensorSpec], seed: int) -> Iterator[Plan]:
+    """Plan the sizes: one small size, images with their channels, equal sizes, then sizes by chance.
+
+    An axis that has the name of a first one, as of a state `[2, batch, 128]`, is of its size, if the graph takes that.
+    """
     free = [
         (spec, axis) for spec in inputs for axis, size in enumerate(spec.shape) if isinstance(size, str) and axis > 0
     ]
-    yield Plan({(spec.name, axis): FREE_DIMENSION_SIZE for spec, axis in free})
-    yield from plan_images(free)
-    yield from plan_equal_sizes(free)
+    firsts = list_first_names(inputs)
+    apart = [(spec, axis) for spec, axis in free if spec.shape[axis] not in firsts]
+    for some in (apart, free) if len(apart) < len(free) else (free,):
+        yield Plan({(spec.name, axis): FREE_DIMENSION_SIZE for spec, axis in some})
+        yield from plan_images(some)
+        yield from plan_equal_sizes(some)
     yield from plan_by_chance(inputs, free, seed)
+
+
+def list_first_names(inputs: Sequence[TensorSpec]) -> set[str]:
+    """List the names of the inputs' first dimensions, such as the batch."""
+    return {spec.shape[0] for spec in inputs if spec.shape and isinstance(spec.shape[0], str)}
 
 
 def plan_equal_sizes(free: Sequence[tuple[TensorSpec, int]]) -> Iterator[Plan]:
@@ -146,12 +189,14 @@ def plan_images(free: Sequence[tuple[TensorSpec, int]]) -> Iterator[Plan]:
 
 def plan_by_chance(inputs: Sequence[TensorSpec], free: Sequence[tuple[TensorSpec, int]], seed: int) -> Iterator[Plan]:
     """Plan tries in which each free axis has a size of its own; axes of one name share it in every second try."""
-    random = np.random.default_rng(seed)
+    random, firsts = np.random.default_rng(seed), list_first_names(inputs)
     loose = any(not spec.shape or spec.datatype.startswith(("INT", "UINT")) for spec in inputs)
     for number in range(MAX_TRIES if free or loose else 0):
         sizes: dict[tuple[str, int], int] = {}
         shared: dict[str, int] = {}
         for spec, axis in free:
+            if number % 2 == 0 and spec.shape[axis] in firsts:
+                continue
             usual = SIZES_BY_RANK.get(len(spec.shape), SIZES_BY_RANK[5])
             drawn = int(usual[int(random.integers(len(usual)))])
             sizes[spec.name, axis] = shared.setdefault(str(spec.shape[axis]), drawn) if number % 2 == 0 else drawn
@@ -168,9 +213,9 @@ def build_feeds(inputs: Sequence[TensorSpec], plan: Plan, batch_size: int, seed:
 
 
 def choose_shape(spec: TensorSpec, plan: Plan, batch_size: int) -> tuple[int, ...]:
-    """Choose the shape of an input."""
+    """Choose the shape of an input: free dimensions that the plan leaves out are as large as the batch."""
     return tuple(
-        size if isinstance(size, int) else plan.sizes[spec.name, axis] if axis else batch_size
+        size if isinstance(size, int) else plan.sizes.get((spec.name, axis), batch_size)
         for axis, size in enumerate(spec.shape)
     )
 
@@ -187,6 +232,8 @@ def build_values(
     if spec.datatype != "BOOL" and dtype.kind in "iu" and spec.datatype != "BF16":
         if any(word in name for word in LENGTH_WORDS) and len(shape) < 2:
             return fill(longest if plan.scalar == 1 else plan.scalar, spec, shape)
+        if len(shape) < 2 and RATE_WORDS & set(re.split(r"[^a-z]+", name)):
+            return fill(plan.scalar if plan.scalar in RATES else RATES[0], spec, shape)
         if not shape:
             return fill(plan.scalar, spec, shape)
     values = draw_values(spec, min(count, PATTERN_SIZE), plan, image=len(shape) == 4, random=random)

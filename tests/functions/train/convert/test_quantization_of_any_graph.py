@@ -12,6 +12,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from functions.train.convert import evaluation_data, published_search, variants
+from functions.train.convert.onnx_file import convert_onnx_file
 from functions.train.convert.quantizer_process import QuantizationJob, QuantizerProcess, do_job
 from functions.train.convert.variants import QuantizationSource, VariantChoice, choose_variants
 from functions.train.data import Array
@@ -20,6 +21,7 @@ from functions.train.evaluation import variant_timing
 from functions.train.evaluation.variant_report import VariantReport
 from functions.train.export.quantize import QuantizationPlan, quantize_graph
 from pilotlight.contracts.codec import decode_document
+from pilotlight.errors import InvalidInputError
 from pilotlight.runtime import golden_recorder
 from pilotlight.runtime.session import open_session
 from tests.functions.train.convert.conftest import Publish, Refused
@@ -103,6 +105,23 @@ def test_old_opsets_are_raised_for_a_scale_for_each_channel(
     assert first.size_ratio is not None
     assert first.size_ratio < 0.6
     assert {entry.version for entry in onnx.load(tried.choice.graphs["int8"]).opset_import if not entry.domain} == {13}
+
+
+def test_a_graph_of_ir_3_whose_weights_are_no_inputs_is_quantized(publish: Publish, tmp_path: Path) -> None:
+    """onnx's checker refuses it, and onnxruntime runs it: `mul_1` of its own examples is such a graph."""
+    graph = onnx.load(save_dense(tmp_path / "m.onnx", ["N", 256], opset=9, ir=3))
+    del graph.graph.input[1:]
+    onnx.save(graph, tmp_path / "m.onnx")
+    manifest = publish(tmp_path / "m.onnx", "--quantize", "int8", name="old")
+    assert (manifest.serve, set(manifest.variants), manifest.golden) == ("int8", {"fp32", "int8"}, "golden.json")
+
+
+def test_bytes_that_are_damaged_behind_the_header_are_told(tmp_path: Path) -> None:
+    """They raised protobuf's own error."""
+    graph = save_dense(tmp_path / "m.onnx", ["N", 256])
+    graph.write_bytes(graph.read_bytes() + b"\x72\x02\x0a\x7f")  # a property whose key has 127 bytes of none
+    with pytest.raises(InvalidInputError, match=r"m\.onnx is damaged \(.*\); download or export it again\.$"):
+        convert_onnx_file(graph, tmp_path / "o.onnx")
 
 
 def test_a_rung_that_cannot_be_raised_falls_and_tells(
@@ -241,8 +260,9 @@ def test_names_that_quantizers_give_do_not_collide(choose: Callable[..., Tried],
 def test_texts_go_in_and_their_products_are_quantized(choose: Callable[..., Tried], tmp_path: Path) -> None:
     keys = ["a", "b", "c"]
     look_up = helper.make_node(
-        "LabelEncoder", ["s"], ["n"], domain="ai.onnx.ml", keys_strings=keys, values_floats=[1.0, 2.0, 3.0]
-    )
+        "LabelEncoder", ["s"], ["n"], domain="ai.onnx.ml",
+        keys_strings=keys, values_floats=[1.0, 2.0, 3.0], default_float=4.0,
+    )  # fmt: skip
     nodes, constants = [look_up, node("MatMul", "n a", "y")], {"a": weights(64, 64)}
     ends = [value("s", ["N", 64], TensorProto.STRING), value("y", ["N", 64])]
     imports = [helper.make_opsetid("ai.onnx.ml", 2)]
@@ -250,8 +270,47 @@ def test_texts_go_in_and_their_products_are_quantized(choose: Callable[..., Trie
     texts = RANDOM.choice(keys, (40, 64))
     tried = choose(graph, calibration={"s": texts})
     assert not any(rung.failed for rung in tried.report.rungs)
-    assert choose(graph).choice.verdict.endswith("since no request could be compared; the floor is 99% the same, 5% "
-        "apart, cosine 0.999.")  # fmt: skip
+    verdict = choose(graph).choice.verdict
+    assert "over 3 examples, made up or of its origin, too few to tell: 16 are enough" in verdict, verdict
+
+
+def test_a_product_that_reads_a_quantized_table_runs(choose: Callable[..., Tried], tmp_path: Path) -> None:
+    """The table's and the product's scales had one name, and onnxruntime did not open the graph."""
+    nodes = [node("Gather", "t ids", "rows"), node("MatMul", "rows a", "y")]
+    constants = {"t": weights(64, 256), "a": weights(256, 64)}
+    graph = save(tmp_path / "m.onnx", nodes, [value("ids", ["N"], INT64)], [value("y", ["N", 64])], constants)
+    tried = choose(graph, "int8")
+    assert [rung.failed for rung in tried.report.rungs] == [False]
+    assert tried.report.cosine > 0.999
+
+
+def test_weights_that_only_a_branch_reads_are_weights(choose: Callable[..., Tried], tmp_path: Path) -> None:
+    """The graph was said to have none."""
+    branches = {
+        way: helper.make_graph([node("MatMul", f"x {way}", f"{way}_y")], way, [], [value(f"{way}_y", ["N", 64])])
+        for way in ("a", "b")
+    }
+    nodes = [
+        node("ReduceSum", "x", "sum", keepdims=0),
+        node("Greater", "sum zero", "positive"),
+        node("If", "positive", "y", then_branch=branches["a"], else_branch=branches["b"]),
+    ]
+    constants = {"a": weights(256, 64), "b": weights(256, 64, seed=1), "zero": np.zeros((), np.float32)}
+    graph = save(tmp_path / "m.onnx", nodes, [value("x", ["N", 256])], [value("y", ["N", 64])], constants)
+    tried = choose(graph)
+    assert tried.report.rungs
+    assert "has no weights" not in tried.choice.verdict
+
+
+def test_answers_of_nothing_are_no_evidence(choose: Callable[..., Tried], tmp_path: Path) -> None:
+    """A detector that finds nothing in noise agrees with any other that finds nothing."""
+    nodes, constants = [node("MatMul", "x a", "h"), node("Mul", "h zero", "y")], {"a": weights(256, 256)}
+    ends = [value("x", ["N", 256])], [value("y", ["N", 256])]
+    graph = save(tmp_path / "m.onnx", nodes, *ends, constants | {"zero": np.zeros(1, np.float32)})
+    for given in (None, {"x": ROWS}):
+        verdict = choose(graph, calibration=given).choice.verdict
+        assert verdict.startswith("fp32 is served: int8 takes ")
+        assert "nothing tells what it loses, since fp32 answers nothing but zeros" in verdict
 
 
 # C4 and C5: examples as the graph takes them
