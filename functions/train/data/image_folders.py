@@ -323,5 +323,5 @@ def describe_other_files(names: Sequence[str]) -> str:
     counts = Counter(PurePosixPath(name).suffix.lower() for name in names)
     found = ", ".join(f"{count:,} {suffix}" for suffix, count in sorted(counts.items()))
     return (
-        f"left out {len(names):,} files that are neither PNG nor JPEG ({found}); save them as such to learn from them"
+        f"left out {len(names):,} files that are neither PNG, JPEG nor WebP ({found}); save them as such to learn from them"
     )

@@ -198,16 +198,16 @@ def test_first_folder_is_the_class_at_any_depth(tmp_path: Path) -> None:
 
 def test_other_formats_are_counted_and_told(tmp_path: Path) -> None:
     fill(tmp_path / "images", 12)
-    for number, suffix in enumerate((".webp", ".webp", ".bmp", ".GIF")):
+    for number, suffix in enumerate((".tiff", ".tiff", ".bmp", ".GIF")):
         draw(number, "level").save(tmp_path / "images/level" / f"x{number}{suffix}")
     (tmp_path / "images/level/notes.txt").write_text("no image")
-    said = "left out 4 files that are neither PNG nor JPEG (1 .bmp, 1 .gif, 2 .webp)"
+    said = "left out 4 files that are neither PNG, JPEG nor WebP (1 .bmp, 1 .gif, 2 .tiff)"
     assert any(note.startswith(said) for note in read(tmp_path).notes)
     assert len(read(tmp_path)) == 12
     for path in (tmp_path / "images").rglob("*.*"):
         if path.suffix.lower() in image_folders.EXTENSIONS:
             path.unlink()
-    with pytest.raises(InvalidInputError, match=r"images: left out 4 files that are neither PNG nor JPEG.*no other"):
+    with pytest.raises(InvalidInputError, match=r"images: left out 4 files that are neither PNG, JPEG nor WebP.*no other"):
         read(tmp_path)
 
 
@@ -221,7 +221,7 @@ def test_every_broken_image_is_counted_and_named(tmp_path: Path) -> None:
         read(tmp_path)
     text = str(caught.value)
     assert text.startswith("3 of 40 images cannot be learned from; delete or mend them: level/")
-    assert all(f"level/{file.name} cannot be read as PNG or JPEG: it " in text for file in files[:3])
+    assert all(f"level/{file.name} cannot be read as PNG, JPEG or WebP: it " in text for file in files[:3])
     for file in files:
         file.write_bytes(b"x")
     with pytest.raises(InvalidInputError, match=r"16 of 40 images .*; and 6 more\."):
@@ -327,7 +327,7 @@ from functions.train.data import readers
 from functions.train.data.files import DataRoot
 from functions.train.data.load import load_splits
 from functions.train.data.loader import load_batches, draw_order
-from functions.train.training.trainer import predict_outputs
+from functions.train.training.prediction import predict_outputs
 from pilotlight.recipes.data_schema import SplitFractions, UserDataOptions
 import torch
 def peak():
