@@ -27,7 +27,7 @@ from pilotlight.gate import graph_probe, text_probe
 from pilotlight.gate.answers import reduce_answers
 from pilotlight.native import child_process
 from pilotlight.registry.registry import Registry, version_path
-from pilotlight.runtime import golden, golden_recorder, process_memory
+from pilotlight.runtime import golden, golden_recorder, process_memory, request_search
 from pilotlight.runtime.datatypes import Array
 from pilotlight.runtime.example_batches import AXIS_SUFFIX, BatchLayout, find_layout, generate_answers
 from pilotlight.runtime.model_cache import LoadedModel
@@ -64,6 +64,7 @@ class ProbeResult(Struct, frozen=True, kw_only=True):
     error: str | None = None
     golden: str | None = None  # why the golden requests failed
     finite: bool | None = None  # whether answers to generated requests are finite; None if none was sent
+    finite_at_first: bool | None = None  # the same of the first that it answered, with numbers of either sign
     load_s: float = 0.0
     peak_mb: float = 0.0  # resident memory of the process, MB of 1,000,000 bytes
     latency_ms: float = 0.0  # median of single requests
@@ -99,9 +100,11 @@ def probe_version(request: ProbeRequest) -> ProbeResult:
         return ProbeResult(error=error)
     refusal = replay_golden(registry, model.manifest, model.session)
     inputs = load_test_inputs(request, registry, model.session)
+    at_first = has_finite_answers(model.session, only_finite=False) if inputs is None else None
     return ProbeResult(
         golden=refusal,
-        finite=has_finite_answers(model.session) if inputs is None else None,
+        finite=has_finite_answers(model.session) if at_first is False else at_first,
+        finite_at_first=at_first,
         load_s=load_s,
         latency_ms=0.0 if inputs is None else measure_latency(model.session, inputs),
         peak_mb=process_memory.peak_resident_bytes() / 1e6,
@@ -133,9 +136,13 @@ def replay_golden(registry: Registry, manifest: Manifest, session: Session) -> s
     return None
 
 
-def has_finite_answers(session: Session) -> bool | None:
-    """Return whether the answers to requests generated from the signature are finite; None if none can be generated."""
-    answers = [session.run(feed) for feed in golden_recorder.generate_feeds(session)]
+def has_finite_answers(session: Session, *, only_finite: bool = True) -> bool | None:
+    """Return whether the answers to requests generated from the signature are finite; None if none can be generated.
+
+    Requests that are answered with finite numbers are searched for, unless `only_finite` is not set.
+    """
+    feeds = request_search.search_requests(session, only_finite=only_finite).feeds
+    answers = [session.run(feed) for feed in feeds]
     found = [
         np.isfinite(values).all() for answer in answers for values in golden_recorder.select_numeric_arrays(answer)
     ]

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -13,7 +14,7 @@ from functions.train.__main__ import main
 from functions.train.data.split import Splits
 from functions.train.models import build, custom
 from functions.train.training.trainer import seed_torch
-from pilotlight.contracts.processing import TableColumn, TablePreprocessing
+from pilotlight.contracts.processing import ClassificationPostprocessing, TableColumn, TablePreprocessing
 from pilotlight.errors import InvalidInputError
 from pilotlight.recipes.schema import CustomOptions, load_recipe
 from pilotlight.registry.registry import Registry
@@ -144,6 +145,7 @@ def test_own_table_and_own_model_are_trained_and_published(home: Path, capsys: p
     store = open_store(str(home / "store"))
     manifest = Registry(store).load_manifest("mine", 1)
     assert manifest.labels == ("5", "6")
+    assert manifest.postprocess == ClassificationPostprocessing(output="logits")
     assert manifest.training is not None
     noted = json.loads(store.get("runs/r/data.json").data)
     assert noted["sha256"] == manifest.training.data_sha256
@@ -185,6 +187,28 @@ def test_own_model_is_served_by_rows_and_by_columns(home: Path) -> None:
     status, answer = call("POST", "/v2/models/mine/infer", {"inputs": named})
     assert status == 200
     assert {output["name"]: output["data"] for output in answer["outputs"]}["label"] == ["6", "5"]
+
+
+def test_probabilities_of_an_own_model_are_not_squeezed_again(home: Path) -> None:
+    net = (home / "net.py").read_text()
+    (home / "net.py").write_text(net.replace("outputs))\n", "outputs), nn.Softmax(-1))\n"))
+    assert train(home, "--set", "epochs=2") == 0
+    store = str(home / "store")
+    finish = Registry(open_store(store)).load_manifest("mine", 1).postprocess
+    assert isinstance(finish, ClassificationPostprocessing)
+    assert finish.activation == "none"
+    body = {
+        "inputs": [
+            {"name": "a", "shape": [1], "datatype": "FP64", "data": [3]},
+            {"name": "colour", "shape": [1], "datatype": "BYTES", "data": ["red"]},
+            {"name": "b", "shape": [1], "datatype": "FP64", "data": [2]},
+        ],
+        "outputs": [{"name": "logits"}, {"name": "probabilities"}],
+    }
+    status, answer = Function(store)("POST", "/v2/models/mine/infer", body)
+    assert status == 200, answer
+    found = {output["name"]: np.array(output["data"]) for output in answer["outputs"]}
+    assert found["probabilities"] == pytest.approx(found["logits"], abs=1e-6)
 
 
 @pytest.mark.parametrize(("setting", "recorded", "status"), [("missing", "zeros", 200), ("refuse", "refuse", 400)])
