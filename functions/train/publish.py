@@ -33,6 +33,8 @@ from pilotlight.recipes.schema import dump_recipe
 from pilotlight.registry.registry import FileContent, Registry
 from pilotlight.runtime import graph_optimization
 from pilotlight.runtime.cost_measurement import measure_request_cost
+from pilotlight.runtime.onnx_graph import read_onnx_graph
+from pilotlight.runtime.output_activation import find_activation
 
 EVALUATION_FILE = "evaluation.npz"
 TASKS: Mapping[type, Task] = {TablePreprocessing: "tabular", ImagePreprocessing: "image", type(None): "tensor"}
@@ -62,9 +64,7 @@ def build_draft(artifacts: TrainingArtifacts, served: Variant) -> ManifestDraft:
         inputs=artifacts.inputs,
         outputs=artifacts.outputs,
         preprocess=steps,
-        postprocess=ClassificationPostprocessing(output=artifacts.outputs[0].name)
-        if steps is not None and classes
-        else None,
+        postprocess=build_finish(artifacts) if steps is not None and classes else None,
         labels=classes,
         variants={precision: build_manifest_variant(artifacts, precision, served) for precision in artifacts.graphs},
         serve=artifacts.report.serve,
@@ -85,6 +85,13 @@ def build_draft(artifacts: TrainingArtifacts, served: Variant) -> ManifestDraft:
         licence=artifacts.recipe.licence,
         by=f"runs/{artifacts.run_name}",
     )
+
+
+def build_finish(artifacts: TrainingArtifacts) -> ClassificationPostprocessing:
+    """Build what comes after the graph: a model of the user's own may give probabilities instead of scores."""
+    output = artifacts.outputs[0].name
+    found = find_activation(read_onnx_graph(artifacts.graphs["fp32"]), output)
+    return ClassificationPostprocessing(output=output, activation=found.activation if found else "softmax")
 
 
 def build_input_steps(artifacts: TrainingArtifacts) -> TablePreprocessing | ImagePreprocessing | None:

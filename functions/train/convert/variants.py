@@ -19,7 +19,7 @@ from functions.train.convert.quantizer_process import QuantizerProcess
 from functions.train.convert.right_answers import RightAnswers, Unjudged, interpret_answers
 from functions.train.errors import QuantizationError
 from functions.train.evaluation.totals import Score
-from functions.train.evaluation.variant_choice import Gain, Quality, weigh_variant
+from functions.train.evaluation.variant_choice import weigh_named_variant, weigh_variant
 from functions.train.evaluation.variant_report import (
     VariantMeasurement,
     VariantReport,
@@ -168,22 +168,10 @@ def search_variants(
         return build_single_choice(source, tested, f"fp32 is served: {reason}.", candidates)
     outcome = measure_outcome({"fp32": source.graph, precision: small}, source, tested, candidates)
     gain = compute_gain(outcome.variants["fp32"], outcome.variants[precision])
-    serve, verdict = weigh_named_variant(
-        precision, gain, build_quality(tested, outcome.measured, precision), is_named=is_named
-    )
+    weigh = weigh_named_variant if is_named else weigh_variant
+    serve, verdict = weigh(precision, gain, build_quality(tested, outcome.measured, precision))
     source.show(verdict)
     return build_choice(source, outcome, serve, verdict)
-
-
-def weigh_named_variant(precision: Precision, gain: Gain, quality: Quality, *, is_named: bool) -> tuple[Precision, str]:
-    """Weigh a variant; one that was asked for by name is served whatever it costs, and its verdict tells of that."""
-    serve, verdict = weigh_variant(precision, gain, quality)
-    if not is_named:
-        return serve, verdict
-    if serve == precision:
-        return precision, verdict.replace(f"{precision} is served:", f"{precision} is served, as asked:", 1)
-    reason = verdict.removeprefix("fp32 is served: ")
-    return precision, f"{precision} is served, as asked, though fp32 would be: {reason}"
 
 
 def describe_fallen(precision: Precision, candidates: tuple[QuantizationCandidate, ...]) -> str:

@@ -322,6 +322,5 @@ def describe_other_files(names: Sequence[str]) -> str:
     """Describe the images in other formats, which are left out."""
     counts = Counter(PurePosixPath(name).suffix.lower() for name in names)
     found = ", ".join(f"{count:,} {suffix}" for suffix, count in sorted(counts.items()))
-    return (
-        f"left out {len(names):,} files that are neither PNG nor JPEG ({found}); save them as such to learn from them"
-    )
+    left_out = f"left out {len(names):,} files that are neither PNG, JPEG nor WebP ({found})"
+    return f"{left_out}; save them as such to learn from them"

@@ -22,7 +22,7 @@ from functions.train.evaluation.diagnostics import Diagnosis, DiagnosisTotals
 from functions.train.evaluation.graphs import split_examples
 from functions.train.evaluation.metrics import format_metric
 from functions.train.evaluation.totals import RegressionTotals, Score, Totals, build_totals
-from functions.train.evaluation.variant_choice import Loss, Quality, weigh_variant
+from functions.train.evaluation.variant_choice import Loss, Quality, weigh_named_variant
 from functions.train.evaluation.variant_report import (
     VariantMeasurement,
     VariantReport,
@@ -87,7 +87,7 @@ def compare_variants(
     agreement = comparison.agreement.compute()
     if serve != "fp32":
         quality = build_quality(agreement, test, Loss(test.metric, lost, budget))
-        serve, verdict = weigh_variant(small, compute_gain(full, reduced), quality)
+        serve, verdict = weigh_named_variant(small, compute_gain(full, reduced), quality)  # the recipe names it
     summary = summarize_variants(measured, small, describe_machine())
     return QuantizationReport(
         **(summary | {"max_abs": comparison.agreement.max_abs, "agreement": agreement}),

@@ -133,6 +133,15 @@ def weigh_variant(small: Precision, gain: Gain, quality: Quality) -> tuple[Preci
     return small, f"{small} is served: {numbers}."
 
 
+def weigh_named_variant(small: Precision, gain: Gain, quality: Quality) -> tuple[Precision, str]:
+    """Weigh a variant that was asked for by name: it is served whatever it costs, and the verdict tells of that."""
+    serve, verdict = weigh_variant(small, gain, quality)
+    if serve == small:
+        return small, verdict.replace(f"{small} is served:", f"{small} is served, as asked:", 1)
+    reason = verdict.removeprefix("fp32 is served: ")
+    return small, f"{small} is served, as asked, though fp32 would be: {reason}"
+
+
 def counts_classes(quality: Quality) -> bool:
     """Return whether right classes are counted: a loss in nats sees every change of a probability by itself."""
     return quality.loss is None or quality.loss.metric != "loss"

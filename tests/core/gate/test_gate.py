@@ -163,3 +163,10 @@ def test_without_a_test_set_what_answers_nan_is_refused_unless_the_champion_does
     assert "made-up requests with NaN or infinity" in refusals(outcome.verdict)["finite"]
     registry.move_alias("double", "champion", 2, actor="ann", reason="it is wanted so")
     assert QualityGate(registry, 1769).evaluate("double", 3, "champion", actor="ann").passed
+
+
+def test_without_a_champion_numbers_that_a_logarithm_takes_are_enough(tmp_path: Path) -> None:
+    registry = Registry(open_store((tmp_path / "store").as_uri()))
+    fakes.publish(registry, of="logarithm")
+    verdict = QualityGate(registry, 1769).evaluate("double", 1, "first", actor="ann")
+    assert verdict.passed, verdict.reason

@@ -4,6 +4,7 @@ import io
 import json
 from collections.abc import Callable
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -22,7 +23,8 @@ from functions.train.distributed.process_group import ProcessGroup
 from functions.train.errors import DivergedError, NotPublishableError, ParityError
 from functions.train.evaluation.metrics import score_outputs
 from functions.train.evaluation.quantization_report import QuantizationReport, build_report_table
-from functions.train.export import golden, quantization_search
+from functions.train.export import golden
+from functions.train.export.quantization_search import QuantizationSearch
 from functions.train.pipeline import run_recipe
 from functions.train.publish import describe_git_commit, get_code_revision
 from functions.train.training.trainer import Checkpointer, train_model
@@ -232,7 +234,7 @@ def test_fp32_is_published_to_be_served_when_int8_is_ruined(
     def ruin(fp32: Path, inputs: object, plan: object, path: Path) -> None:
         path.write_bytes(graph.read_bytes())  # an untrained model's
 
-    monkeypatch.setattr(quantization_search, "quantize_graph", ruin)
+    monkeypatch.setattr(protocol, "QuantizationSearch", partial(QuantizationSearch, quantize=ruin))
     outcome = run_recipe(tiny_recipe("optimiser.learning_rate=0.01"), empty.store, silence())
     finished = Finished(outcome, empty.store)
     assert outcome.manifest.serve == "fp32"

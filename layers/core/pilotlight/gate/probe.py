@@ -66,6 +66,7 @@ class ProbeResult(Struct, frozen=True, kw_only=True):
     error: str | None = None
     golden: str | None = None  # why the golden requests failed
     finite: bool | None = None  # whether answers to generated requests are finite; None if none was sent
+    finite_at_first: bool | None = None  # the same of the first that it answered, with numbers of either sign
     load_s: float = 0.0
     peak_mb: float = 0.0  # resident memory of the process, MB of 1,000,000 bytes
     latency_ms: float = 0.0  # median of single requests
@@ -102,9 +103,11 @@ def probe_version(request: ProbeRequest) -> ProbeResult:
     recorded = load_golden(registry, model.manifest)
     refusal = replay_golden(recorded, model.session)
     inputs = load_test_inputs(request, registry, model.session)
+    at_first = has_finite_answers(model.session, recorded, only_finite=False) if inputs is None else None
     return ProbeResult(
         golden=refusal,
-        finite=has_finite_answers(model.session, recorded) if inputs is None else None,
+        finite=has_finite_answers(model.session, recorded) if at_first is False else at_first,
+        finite_at_first=at_first,
         load_s=load_s,
         latency_ms=0.0 if inputs is None else measure_latency(model.session, inputs),
         peak_mb=process_memory.peak_resident_bytes() / 1e6,
@@ -146,18 +149,21 @@ def replay_golden(recorded: golden.GoldenDocument | str | None, session: Session
     return None
 
 
-def has_finite_answers(session: Session, recorded: golden.GoldenDocument | str | None = None) -> bool | None:
+def has_finite_answers(
+    session: Session, recorded: golden.GoldenDocument | str | None = None, *, only_finite: bool = True
+) -> bool | None:
     """Return whether all answers to the golden requests, or to made-up ones, are finite; None if there are none.
 
-    A publish records what is made up, so that a search here, of a version without a record, has few seconds.
+    A publish records what is made up, so that a search here, of a version without a record, has few seconds. It is for
+    requests that are answered with finite numbers, unless `only_finite` is not set.
     """
     feeds: Sequence[Feeds] = ()
     if isinstance(recorded, golden.GoldenDocument):
         feeds = [golden.to_arrays(exchange.request.inputs) for exchange in recorded.exchanges]
     answers = [answer for feed in feeds if (answer := run_if_taken(session, feed)) is not None]
     if not answers:
-        searched = request_search.search_requests(session, seconds=FINITE_SEARCH_SECONDS).feeds
-        answers = [session.run(feed) for feed in searched]
+        search = request_search.search_requests(session, seconds=FINITE_SEARCH_SECONDS, only_finite=only_finite)
+        answers = [session.run(feed) for feed in search.feeds]
     found = [
         np.isfinite(values).all() for answer in answers for values in golden_recorder.select_numeric_arrays(answer)
     ]

@@ -62,10 +62,12 @@ class SearchResult:
     refusal: str = ""  # the graph's last
 
 
-def search_requests(session: Session, seed: int = 0, seconds: float = SEARCH_SECONDS) -> SearchResult:
+def search_requests(
+    session: Session, seed: int = 0, seconds: float = SEARCH_SECONDS, *, only_finite: bool = True
+) -> SearchResult:
     """Search until one request is answered with finite numbers, and try the same with two rows.
 
-    A request whose answers are not finite is kept if there is no better one.
+    A request whose answers are not finite is kept if there is no better one, or if `only_finite` is not set.
     """
     deadline, result, fallback = time.monotonic() + seconds, SearchResult(), list[Feeds]()
     for plan in plan_requests(session.inputs, seed):
@@ -79,7 +81,7 @@ def search_requests(session: Session, seed: int = 0, seconds: float = SEARCH_SEC
             answers = try_request(session, feeds, result)
             if answers is None:
                 break
-            if all(is_finite(values) for values in answers.values()):
+            if not only_finite or all(is_finite(values) for values in answers.values()):
                 result.feeds = [feeds, *try_two_rows(session, tried, seed, result)]
                 return result
             fallback = fallback or [feeds]

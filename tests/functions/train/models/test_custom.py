@@ -1,10 +1,14 @@
 """A model of the user's own is trained, exported and kept like any other, and what is wrong with it is told before."""
 
+import io
 import json
 import sys
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -12,9 +16,11 @@ from torch import nn
 from functions.train.__main__ import main
 from functions.train.data.split import Splits
 from functions.train.models import build, custom
+from functions.train.publish import choose_unknown_treatment
 from functions.train.training.trainer import seed_torch
-from pilotlight.contracts.processing import TableColumn, TablePreprocessing
+from pilotlight.contracts.processing import ClassificationPostprocessing, TableColumn, TablePreprocessing
 from pilotlight.errors import InvalidInputError
+from pilotlight.recipes.data_schema import UnknownCategory
 from pilotlight.recipes.schema import CustomOptions, load_recipe
 from pilotlight.registry.registry import Registry
 from pilotlight.storage.object_store import open_store
@@ -120,23 +126,44 @@ quantization: {scheme: dynamic, budget: 100}
 """
 
 
+def write_home(folder: Path) -> Path:
+    """Write a recipe, a table and a model."""
+    rows = [f"{n},{n % 7},{'red' if n % 2 else 'blue'},{'' if n == 50 else n % 5},{n % 2 + 5}" for n in range(150)]
+    (folder / "mine.csv").write_text("id,a,colour,b,label\n" + "\n".join([*rows, rows[0]]) + "\n")
+    (folder / "net.py").write_text(NET.replace("from sibling import WIDTH", "WIDTH = 4"))
+    (folder / "mine.yaml").write_text(RECIPE)
+    return folder
+
+
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
     """A folder with a recipe, a table and a model."""
-    rows = [f"{n},{n % 7},{'red' if n % 2 else 'blue'},{'' if n == 50 else n % 5},{n % 2 + 5}" for n in range(150)]
-    (tmp_path / "mine.csv").write_text("id,a,colour,b,label\n" + "\n".join([*rows, rows[0]]) + "\n")
-    (tmp_path / "net.py").write_text(NET.replace("from sibling import WIDTH", "WIDTH = 4"))
-    (tmp_path / "mine.yaml").write_text(RECIPE)
-    return tmp_path
+    return write_home(tmp_path)
 
 
 def train(home: Path, *words: str) -> int:
     return main([str(home / "mine.yaml"), "--store", str(home / "store"), "--run", "r", *words])
 
 
-def test_own_table_and_own_model_are_trained_and_published(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert train(home) == 0
-    out, err = capsys.readouterr()
+@dataclass(frozen=True)
+class Trained:
+    """A home where a model was trained, and what was written meanwhile."""
+
+    home: Path
+    out: str
+    err: str
+
+
+@pytest.fixture(scope="module")
+def mine(tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    home = write_home(tmp_path_factory.mktemp("mine"))
+    with redirect_stdout(io.StringIO()) as out, redirect_stderr(io.StringIO()) as err:
+        assert train(home) == 0
+    return Trained(home, out.getvalue(), err.getvalue())
+
+
+def test_own_table_and_own_model_are_trained_and_published(mine: Trained) -> None:
+    home, out, err = mine.home, mine.out, " ".join(mine.err.split())
     assert out == "mine:1\n"
     left_out = "left out of 151 rows: 0 with missing values, 80 duplicates; constant columns: none"
     for said in (left_out, "missing values are filled", "text as categories: colour", "net:build takes, gives"):
@@ -144,6 +171,7 @@ def test_own_table_and_own_model_are_trained_and_published(home: Path, capsys: p
     store = open_store(str(home / "store"))
     manifest = Registry(store).load_manifest("mine", 1)
     assert manifest.labels == ("5", "6")
+    assert manifest.postprocess == ClassificationPostprocessing(output="logits")
     assert manifest.training is not None
     noted = json.loads(store.get("runs/r/data.json").data)
     assert noted["sha256"] == manifest.training.data_sha256
@@ -164,9 +192,8 @@ def test_own_table_and_own_model_are_trained_and_published(home: Path, capsys: p
     assert manifest.get_file("factory.py").bytes == len(source)
 
 
-def test_own_model_is_served_by_rows_and_by_columns(home: Path) -> None:
-    assert train(home) == 0
-    call = Function(str(home / "store"))
+def test_own_model_is_served_by_rows_and_by_columns(mine: Trained) -> None:
+    call = Function(str(mine.home / "store"))
     rows = [3, 1, 2, 3, 0, 2]
     body = {"inputs": [{"name": "features", "shape": [2, 3], "datatype": "FP32", "data": rows}]}
     status, answer = call("POST", "/v2/models/mine/infer", body)
@@ -187,22 +214,53 @@ def test_own_model_is_served_by_rows_and_by_columns(home: Path) -> None:
     assert {output["name"]: output["data"] for output in answer["outputs"]}["label"] == ["6", "5"]
 
 
-@pytest.mark.parametrize(("setting", "recorded", "status"), [("missing", "zeros", 200), ("refuse", "refuse", 400)])
-def test_a_category_that_no_row_of_training_had(home: Path, setting: str, recorded: str, status: int) -> None:
-    assert train(home, "--set", "data.missing=drop", "--set", f"data.unknown={setting}") == 0
+def test_probabilities_of_an_own_model_are_not_squeezed_again(home: Path) -> None:
+    net = (home / "net.py").read_text()
+    (home / "net.py").write_text(net.replace("outputs))\n", "outputs), nn.Softmax(-1))\n"))
+    assert train(home, "--set", "epochs=2") == 0
+    store = str(home / "store")
+    finish = Registry(open_store(store)).load_manifest("mine", 1).postprocess
+    assert isinstance(finish, ClassificationPostprocessing)
+    assert finish.activation == "none"
+    body = {
+        "inputs": [
+            {"name": "a", "shape": [1], "datatype": "FP64", "data": [3]},
+            {"name": "colour", "shape": [1], "datatype": "BYTES", "data": ["red"]},
+            {"name": "b", "shape": [1], "datatype": "FP64", "data": [2]},
+        ],
+        "outputs": [{"name": "logits"}, {"name": "probabilities"}],
+    }
+    status, answer = Function(store)("POST", "/v2/models/mine/infer", body)
+    assert status == 200, answer
+    found = {output["name"]: np.array(output["data"]) for output in answer["outputs"]}
+    assert found["probabilities"] == pytest.approx(found["logits"], abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("fill", "wanted", "recorded"),
+    [(None, "missing", "zeros"), (None, "refuse", "refuse"), (1.0, "missing", "missing"), (1.0, "zeros", "zeros")],
+)
+def test_unknown_categories_are_zeros_where_gaps_have_no_fill(
+    fill: float | None, wanted: UnknownCategory, recorded: str
+) -> None:
+    assert choose_unknown_treatment(("blue", "red"), fill, wanted) == recorded
+    assert choose_unknown_treatment((), fill, wanted) == "missing"  # a number
+
+
+def test_a_category_that_no_row_of_training_had(home: Path) -> None:
+    assert train(home, "--set", "data.missing=drop", "data.unknown=refuse") == 0
     store = str(home / "store")
     manifest = Registry(open_store(store)).load_manifest("mine", 1)
     assert isinstance(manifest.preprocess, TablePreprocessing)
-    assert manifest.preprocess.columns[1].unknown == recorded
+    assert manifest.preprocess.columns[1].unknown == "refuse"
     named = [
         {"name": "a", "shape": [2], "datatype": "FP64", "data": [3, 3]},
         {"name": "colour", "shape": [2], "datatype": "BYTES", "data": ["red", "mauve"]},
         {"name": "b", "shape": [2], "datatype": "FP64", "data": [2, 2]},
     ]
-    found, answer = Function(store)("POST", "/v2/models/mine/infer", {"inputs": named})
-    assert found == status
-    if status == 400:
-        assert "Column 'colour', row 1, is 'mauve', which is none of ['blue', 'red']." in answer["error"]
+    status, answer = Function(store)("POST", "/v2/models/mine/infer", {"inputs": named})
+    assert status == 400
+    assert "Column 'colour', row 1, is 'mauve', which is none of ['blue', 'red']." in answer["error"]
 
 
 def test_run_does_not_go_on_with_other_data_or_another_model(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
