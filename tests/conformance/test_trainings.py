@@ -98,6 +98,7 @@ def test_a_training_is_stopped_and_goes_on(client: Client) -> None:
     fakes.eventually(lambda: client.trainings.get("endless").state == "cancelled")
 
 
+@pytest.mark.slow
 def test_a_training_outlives_the_gateway(tmp_path: Path) -> None:
     variables = {"PILOTLIGHT_STORE": str(tmp_path / "store"), "PILOTLIGHT_TRAININGS": str(tmp_path / "trainings")}
     gateway = Gateway(ROOT / "template.yaml", port=0, workers=1, environment=variables)
@@ -216,6 +217,7 @@ def test_the_command_says_what_is_wrong(run: Run, tmp_path: Path) -> None:
     assert (code, "data.path is 'mine.csv', which the trainer cannot see" in err) == (2, True)
 
 
+@pytest.mark.slow
 def test_ctrl_c_leaves_the_training_going(url: str, client: Client, run: Run) -> None:
     # A shell has what it starts in the background ignore this signal, and so everything below that, these tests too.
     listening = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"

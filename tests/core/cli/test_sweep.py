@@ -11,6 +11,7 @@ from tests.core.cli.conftest import Run
 QUICK = ("--set", "name=swept", "--set", "folds=null", "--set", "epochs=1")
 
 
+@pytest.mark.slow
 def test_every_combination_is_trained_and_compared(run: Run) -> None:
     axes = ("optimiser.learning_rate=[0.1, 0.01]",)
     code, out, err = run("sweep", "wine", *axes, *QUICK, "--json")

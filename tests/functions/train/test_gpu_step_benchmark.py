@@ -23,6 +23,7 @@ ROOT = Path(__file__).parents[3]
 CPU = torch.device("cpu")
 
 
+@pytest.mark.slow
 def test_runs_without_a_gpu(tmp_path: Path) -> None:
     result = tmp_path / "b.json"
     command = [sys.executable, "-W", "error", "-m", "tests.benchmarks.gpu_step", "--steps", "5", "--out", str(result)]

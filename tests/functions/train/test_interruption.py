@@ -28,6 +28,7 @@ def unbroken(tiny: Finished) -> str:
     return tiny.outcome.manifest.get_file("model.fp32.onnx").sha256
 
 
+@pytest.mark.slow
 def test_sigterm_saves_and_the_run_goes_on_to_the_same_weights(tiny: Finished, tmp_path: Path) -> None:
     job = Process(tmp_path, steps=1)
     process = job.start()
@@ -45,6 +46,7 @@ def test_sigterm_saves_and_the_run_goes_on_to_the_same_weights(tiny: Finished, t
     assert job.steps() == []
 
 
+@pytest.mark.slow
 def test_sigkill_loses_one_interval_at_most(tiny: Finished, tmp_path: Path) -> None:
     job, killed = Process(tmp_path, steps=2), 0
     for step in sorted(random.sample(range(1, LATEST_STEP), 2)):

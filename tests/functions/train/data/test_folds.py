@@ -65,6 +65,7 @@ def test_mean_and_standard_deviation() -> None:
     assert str(found) == "accuracy 94.00% over 3 folds, standard deviation 4.00%"
 
 
+@pytest.mark.slow
 def test_cross_validation_goes_on_at_its_next_fold() -> None:
     recipe, store, stops = (
         tiny_recipe("folds=2", "epochs=1", "optimiser.learning_rate=0.01"),

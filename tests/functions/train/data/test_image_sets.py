@@ -350,6 +350,7 @@ for streaming in (True, False):  # the larger peak last
 """
 
 
+@pytest.mark.slow
 def test_peak_is_the_pixels_once_or_less_where_they_are_streamed(tmp_path: Path) -> None:
     side, count = 128, 500
     for folder, number in (("few", 24), ("many", count)):

@@ -383,6 +383,7 @@ for path in (("0000.npz", "0001.npz", "0002.npz", "0003.npz"), "*.npz"):
 """
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_number_of_shards(tmp_path: Path) -> None:
     values = np.random.default_rng(0).normal(size=(1000, 500)).astype(np.float32)
     first = tmp_path / "0000.npz"
