@@ -7,8 +7,6 @@ RUNTIME_PYTHON ?= python3.13
 ARCH ?= x86_64
 # What `audit` does if PyPI's advisories cannot be reached: `fail`, or `tell` (only report it).
 UNASKED ?= fail
-# Processes of the tests: half more than CPUs, since a third of their time they wait, for processes and sockets.
-WORKERS ?= $(shell getconf _NPROCESSORS_ONLN | awk '{ print int(1.5 * $$1 + 0.5) }')
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := -m pip install --quiet --disable-pip-version-check --constraint infra/constraints.txt
@@ -33,9 +31,9 @@ demo: $(VENV)/with-train  ## train digits, publish, serve, and send every test d
 serve: $(VENV)/with-train  ## serve template.yaml on this machine
 	$(BIN)/pilotlight serve
 
-# The tests of a file share its fixtures.
+# A process per CPU; the tests of a file share its fixtures.
 test: $(VENV)/with-dev  ## run the tests that need only python
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "not slow"
+	$(BIN)/python -m pytest -n auto --dist loadfile -m "not slow"
 
 test-slow: $(VENV)/with-dev  ## train every recipe of record, on several processes too, and serve ONNX's own suite
 	$(BIN)/python -m pytest -n auto --dist loadfile -m slow
