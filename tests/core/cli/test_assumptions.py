@@ -61,7 +61,7 @@ def test_a_second_softmax_is_never_assumed(
 ) -> None:
     words = [images(tmp_path, *last), "--task", "image", *labels(tmp_path, "dark", "light")]
     manifest, err = published(run, store, *words)
-    assert manifest.postprocess == ClassificationPostprocessing(output="y", activation=activation)  # type: ignore[arg-type]
+    assert manifest.postprocess == ClassificationPostprocessing(output="y", activation=activation)  # type: ignore[arg-type]  # a word of the table
     assert f"Assumed activation: {activation} ({why})." in err
     card = Registry(open_store(store)).store.get("models/m/versions/1/model-card.md").data.decode()
     assert f"- activation: {activation} ({why})" in card

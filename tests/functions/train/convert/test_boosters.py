@@ -206,7 +206,7 @@ def test_a_catboost_file_and_its_json(publish: Publish, tmp_path: Path) -> None:
         estimator.save_model(str(tmp_path / name), format=form)
         manifest = publish(tmp_path / name, name=f"catboost-{form}")
         assert manifest.labels == ("no", "yes")
-        assert [column.name for column in manifest.preprocess.columns] == ["f0", "f1", "f2", "f3"]  # type: ignore[union-attr]
+        assert [column.name for column in manifest.preprocess.columns] == ["f0", "f1", "f2", "f3"]  # type: ignore[union-attr]  # it has columns
 
 
 def test_early_stopping_is_as_the_interface_has_it(tmp_path: Path) -> None:

@@ -94,7 +94,7 @@ def test_names_of_the_graph_stay_and_those_of_the_step_give_way(
     file = save(estimator, options={"zipmap": False})
     assert [each.name for each in onnx.load(file).graph.output] == ["label", "probabilities"]
     names = ("predicted_label", "predicted_probability", "predicted_probabilities")
-    assert publish(file, name="named").postprocess.output_names == names  # type: ignore[union-attr]
+    assert publish(file, name="named").postprocess.output_names == names  # type: ignore[union-attr]  # it has a finish
     steps = tmp_path / "steps.yaml"
     steps.write_text(
         "prepare: {kind: tabular, columns: [{name: a}, {name: b}, {name: c}]}\nfinish: {kind: classification}\n"
