@@ -117,14 +117,14 @@ class V2Endpoints:
 
     def get_model_metadata(self, request: Request) -> Response:
         """Return the metadata of the requested version, with the list of all versions."""
-        manifest = self._model_manager.resolve_manifest(parse_reference(request))
+        manifest = self._resolve_manifest(request)
         return Response.json(
             v2.build_model_metadata(manifest, self._model_manager.registry.list_versions(manifest.name))
         )
 
     def get_model_config(self, request: Request) -> Response:
         """Return the model's configuration in Triton's form."""
-        return Response.json(v2.build_model_config(self._model_manager.resolve_manifest(parse_reference(request))))
+        return Response.json(v2.build_model_config(self._resolve_manifest(request)))
 
     def get_all_statistics(self, request: Request) -> Response:
         """Return this environment's statistics of all versions."""
@@ -132,7 +132,7 @@ class V2Endpoints:
 
     def get_model_statistics(self, request: Request) -> Response:
         """Return the statistics of one version, or of the champion and the model's other requested versions."""
-        manifest = self._model_manager.resolve_manifest(parse_reference(request))
+        manifest = self._resolve_manifest(request)
         requested = {(manifest.name, manifest.version)}
         others = [] if "version" in request.parameters else self._service.statistics.list_versions(manifest.name)
         return self._to_statistics_response(sorted(requested.union(others)))
@@ -185,6 +185,9 @@ class V2Endpoints:
 
     def _to_statistics_response(self, keys: Sequence[VersionKey]) -> Response:
         return Response.json(self._service.statistics.build_document(keys, self._model_manager.model_cache.get_sizes()))
+
+    def _resolve_manifest(self, request: Request) -> Manifest:
+        return self._model_manager.resolve_manifest(parse_reference(request), request.trace.deadline)
 
     def _open_model(self, request: Request) -> LoadedModel:
         return self._service.open_model(parse_reference(request), request.trace)

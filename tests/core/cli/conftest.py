@@ -27,6 +27,8 @@ def run(store: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixtur
         capfd.readouterr()
         with pytest.raises(SystemExit) as ended:
             app()
-        return int(ended.value.code or 0), *capfd.readouterr()
+        code, (out, err) = int(ended.value.code or 0), capfd.readouterr()
+        assert code == 0 or out or err, f"exit code {code} without a word, for {ended.value.__context__!r}"
+        return code, out, err
 
     return command

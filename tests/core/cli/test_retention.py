@@ -61,5 +61,6 @@ def test_what_boto3_says_ends_with_one_full_stop(run: Run, monkeypatch: pytest.M
     monkeypatch.delenv("AWS_DEFAULT_REGION", raising=False)
     monkeypatch.delenv("AWS_REGION", raising=False)
     monkeypatch.setenv("AWS_CONFIG_FILE", "/nowhere")
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     code, _, said = run("redrive", "--dlq", "http://127.0.0.1:9/1/dead")
     assert (code, said) == (1, "SQS does not move the dead letters: You must specify a region.\n")

@@ -16,6 +16,7 @@ from pilotlight.runtime import hot_swap
 from pilotlight.runtime.model_cache import LoadedModel, ModelCache
 from pilotlight.runtime.model_loader import REFUSED_SECONDS
 from pilotlight.runtime.model_manager import ModelManager
+from pilotlight.runtime.single_flight import BackgroundTask
 from tests import fakes
 
 CHAMPION = ModelReference("double")
@@ -225,6 +226,28 @@ def test_a_very_old_alias_waits_no_longer_than_patience(gate: Gate, monkeypatch:
     rig.store.bend("versions/2/model.onnx", gate)
     rig.clock.tick(10 * hot_swap.STALE_FACTOR)
     assert rig.answer() == (1, 6)
+
+
+def test_a_very_old_alias_leaves_half_of_the_time_to_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    rig, waited_until = Rig(), list[float]()
+
+    def wait_until(task: BackgroundTask[None], deadline: float) -> bool:
+        waited_until.append(deadline)
+        return False
+
+    monkeypatch.setattr(BackgroundTask, "wait_until", wait_until)
+    rig.clock.tick(10 * hot_swap.STALE_FACTOR)
+    begin = time.monotonic()
+    assert rig.catalog.get_model(CHAMPION, begin + 2).manifest.version == 1
+    end = time.monotonic()
+    assert begin + 1 <= waited_until[0] <= (begin + 2 + end) / 2
+
+
+def test_a_manifest_waits_for_its_alias_no_longer_than_the_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    rig = Rig()
+    monkeypatch.setattr(BackgroundTask, "wait_until", lambda task, deadline: False)
+    with pytest.raises(LoadingError, match="has not said yet what double@candidate is"):
+        rig.catalog.resolve_manifest(ModelReference("double", alias="candidate"), time.monotonic())
 
 
 def test_two_that_do_not_fit_together_are_swapped_one_by_one() -> None:

@@ -62,7 +62,7 @@ class HotSwap:
         """Read an unknown alias; read a stale one again in the background and swap in its version.
 
         A request waits for the refresh of a very old alias, since an environment that was frozen for an hour had no
-        time for it: at most `STALE_WAIT_SECONDS`, after which the active version answers.
+        time for it: at most `STALE_WAIT_SECONDS` and half of its time, after which the active version answers.
         """
         age, max_age = self._alias_cache.get_age(key), self._alias_cache.max_age_seconds
         if age is None:
@@ -70,7 +70,8 @@ class HotSwap:
         elif age >= max_age:
             refresh = self._refreshes.start(key)
             if age >= STALE_FACTOR * max_age:
-                refresh.wait_until(min(deadline, time.monotonic() + STALE_WAIT_SECONDS))
+                now = time.monotonic()
+                refresh.wait_until(now + min(STALE_WAIT_SECONDS, (deadline - now) / 2))
 
     def wait_for_swap(self, key: AliasKey, deadline: float) -> LoadedModel | None:
         """Wait until `deadline` for a running refresh of the alias; return the model that serves after it."""

@@ -61,12 +61,15 @@ class ModelManager:
         """The number of times that a request has waited for a model to be opened."""
         return self._loader.wait_count
 
-    def resolve_manifest(self, reference: ModelReference) -> Manifest:
-        """Return the manifest of the reference's version, without loading the model; `NotFoundError` if none exists."""
+    def resolve_manifest(self, reference: ModelReference, deadline: float = inf) -> Manifest:
+        """Return the manifest of the reference's version, without loading the model; wait for its alias until `deadline`.
+
+        Raises `NotFoundError` if there is no such version, `LoadingError` if there is not enough time.
+        """
         version = reference.version
         if version is None:
             key = reference.name, reference.alias
-            self._hot_swap.refresh_if_stale(key, inf)
+            self._hot_swap.refresh_if_stale(key, deadline)
             version = self._hot_swap.get_active_version(key) or self._alias_cache.get_or_read(key).document.version
         else:
             self._loader.schedule_deletion_check((reference.name, version))
