@@ -28,8 +28,9 @@ def wait_for_connections(url: str, count: int) -> None:
     port = urlsplit(url).port
 
     def are_accepted() -> bool:
-        found = [one for one in psutil.net_connections("tcp4") if one.laddr.port == port and one.pid is not None]
-        return sum(one.status == psutil.CONN_ESTABLISHED for one in found) >= count
+        accepted = [one for one in psutil.net_connections("tcp4") if one.pid is not None and one.laddr]
+        ours = [one for one in accepted if one.laddr[1] == port and one.status == psutil.CONN_ESTABLISHED]
+        return len(ours) >= count
 
     eventually(are_accepted)
     time.sleep(READ_SECONDS)

@@ -64,7 +64,8 @@ class ModelManager:
     def resolve_manifest(self, reference: ModelReference, deadline: float = inf) -> Manifest:
         """Return the manifest of the reference's version, without loading the model.
 
-        It waits for an unknown alias until `deadline`, on time.monotonic's clock. Raises `NotFoundError` if there is no such version, `LoadingError` if there is not enough time.
+        It waits for an unknown alias until `deadline`, on time.monotonic's clock. Raises `NotFoundError` if there is
+        no such version, `LoadingError` if there is not enough time.
         """
         version = reference.version
         if version is None:
