@@ -28,8 +28,8 @@ def wait_for_connections(url: str, count: int) -> None:
     port = urlsplit(url).port
 
     def are_accepted() -> bool:
-        accepted = [one for one in psutil.net_connections("tcp4") if one.pid is not None and one.laddr]
-        ours = [one for one in accepted if one.laddr[1] == port and one.status == psutil.CONN_ESTABLISHED]
+        accepted = [one for one in psutil.net_connections("tcp4") if one.pid is not None]
+        ours = [one for one in accepted if one.laddr[1:] == (port,) and one.status == psutil.CONN_ESTABLISHED]
         return len(ours) >= count
 
     eventually(are_accepted)
