@@ -23,14 +23,13 @@ def is_gone(pid: int) -> bool:
         return True
 
 
-def wait_for_connections(url: str, count: int) -> None:
-    """Wait until the gateway has accepted as many connections, and has had the time to read their requests."""
-    port = urlsplit(url).port
+def wait_for_connections(url: str, count: int, gateway: int | None = None) -> None:
+    """Wait until the gateway, of that process or this one, has accepted so many connections, and could read them."""
+    process, port = psutil.Process(gateway), urlsplit(url).port
 
     def are_accepted() -> bool:
-        accepted = [one for one in psutil.net_connections("tcp4") if one.pid is not None]
-        ours = [one for one in accepted if one.laddr[1:] == (port,) and one.status == psutil.CONN_ESTABLISHED]
-        return len(ours) >= count
+        accepted = [one for one in process.net_connections("tcp4") if one.status == psutil.CONN_ESTABLISHED]
+        return sum(one.laddr[1:] == (port,) for one in accepted) >= count
 
     eventually(are_accepted)
     time.sleep(READ_SECONDS)

@@ -133,7 +133,7 @@ def test_requests_in_flight_at_the_end_are_finished(stack: Path) -> None:
     with ThreadPoolExecutor(4) as threads:
         with Gateway(stack, port=0, workers=2).serve_in_background() as url:
             pid = pid_of(url)
-            replies = [threads.submit(get, url, "/act/sleep?s=0.7") for _ in range(4)]
+            replies = [threads.submit(get, url, "/act/sleep?s=1") for _ in range(4)]
             wait_for_connections(url, 4)  # two are worked on, two wait
         found = [reply.result() for reply in replies]
     assert [(reply.status, reply.headers["connection"]) for reply in found] == [(200, "close")] * 4
@@ -220,8 +220,8 @@ def is_refused(url: str) -> bool:
 def test_signal_lets_four_requests_finish_and_refuses_new_connections(stack: Path, tmp_path: Path) -> None:
     with served(stack, tmp_path) as (process, url), ThreadPoolExecutor(4) as threads:
         eventually(lambda: len({span["pid"] for span in sleeps(url, 2, 0.1)}) == 2)
-        replies = [threads.submit(get, url, "/act/sleep?s=0.7") for _ in range(4)]
-        wait_for_connections(url, 4)  # two are worked on, two wait
+        replies = [threads.submit(get, url, "/act/sleep?s=1") for _ in range(4)]
+        wait_for_connections(url, 4, process.pid)  # two are worked on, two wait
         process.send_signal(signal.SIGTERM)
         eventually(lambda: is_refused(url))
         assert [reply.result().status for reply in replies] == [200] * 4
