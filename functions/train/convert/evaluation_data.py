@@ -216,7 +216,7 @@ def convert_to_datatype(file: Path, spec: TensorSpec, values: Array) -> Array:
     if lost is not None:
         row = np.unravel_index(lost, values.shape)[0] if values.ndim else 0
         raise InvalidInputError(
-            f"{file}: {spec.name!r} has {values.flat[lost]} in row {row}, which {spec.datatype}, as the graph takes it, "
+            f"{file}: {spec.name!r} has {values.flat[lost]} in row {row}, which {spec.datatype}, what the graph takes, "
             "does not hold; scale the values as the model was trained on them, or mend them."
         )
     return cast

@@ -108,8 +108,9 @@ def to_indices(file: str, values: Array, count: int, labels: Sequence[str]) -> A
 def build_class_error(file: str, values: Array, place: int, count: int) -> InvalidInputError:
     """Build the error of a right answer, at this place of the flat array, that is no class."""
     return InvalidInputError(
-        f"{file}: the right answer of row {np.unravel_index(place, values.shape)[0]} is {str(values.flat[place])[:40]}, "
-        f"and the graph gives scores for {count} classes; a class is a whole number from 0, or a label."
+        f"{file}: the right answer of row {np.unravel_index(place, values.shape)[0]} is "
+        f"{str(values.flat[place])[:40]}, and the graph gives scores for {count} classes; a class is "
+        "a whole number from 0, or a label."
     )
 
 

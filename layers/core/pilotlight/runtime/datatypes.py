@@ -45,7 +45,7 @@ ORT_DATATYPES: dict[str, Datatype] = {
 
 
 def cast_numbers(values: Array, dtype: "np.dtype[Any]") -> tuple[Array, int | None]:
-    """Cast numbers, and find the place in the flat array of the first that the type does not hold; None if there is none.
+    """Cast numbers, and find the place, in the flat array, of the first that the type does not hold; None of none.
 
     A value is lost that is not whole or beyond the type's range; floats are rounded, but none becomes infinite.
     """
