@@ -25,6 +25,7 @@ from pilotlight.recipes.schema import dump_recipe, load_recipe
 from pilotlight.settings import Settings
 from pilotlight.storage.object_store import open_store
 from tests import fakes
+from tests.captured import count_captured, read_captured
 
 ROOT = Path(__file__).parents[2]
 TINY = ("name=tiny", "epochs=2", "model.channels=[4, 8]", "model.hidden=16", "data.calibration=32")
@@ -171,10 +172,10 @@ def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], url:
 
     def command(*words: str) -> tuple[int, str, str]:
         monkeypatch.setattr("sys.argv", ["pilotlight", *words, "--url", url])
-        capfd.readouterr()
+        starts = count_captured()
         with pytest.raises(SystemExit) as ended:
             app()
-        return int(ended.value.code or 0), *capfd.readouterr()
+        return int(ended.value.code or 0), *read_captured(starts)
 
     return command
 

@@ -189,11 +189,15 @@ def drop_row_numbers(table: Any, options: UserDataOptions, file_name: str) -> tu
 
 def find_labelled_rows(table: Any, name: str) -> Array:  # noqa: ANN401
     """Find the rows, ascending, that have a target."""
-    column = decode_dictionary_column(table.column(name))
+    return np.flatnonzero(find_present_values(decode_dictionary_column(table.column(name))))
+
+
+def find_present_values(column: Any) -> Array:  # noqa: ANN401
+    """Find which values are there, bool (N,): neither null nor NaN."""
     present = pc.is_valid(column)
     if pa.types.is_floating(column.type):
         present = pc.and_(present, pc.invert(pc.fill_null(pc.is_nan(column), fill_value=False)))
-    return np.flatnonzero(present.to_numpy())
+    return np.asarray(present.to_numpy())
 
 
 def read_group_column(table: Any, name: str, origin: RowOrigins) -> Array:  # noqa: ANN401
@@ -207,32 +211,54 @@ def read_time_column(table: Any, name: str, origin: RowOrigins) -> tuple[Array, 
     """Read times as sortable numbers (N,), and as they were written: dates, numbers, or texts in ISO 8601."""
     column = decode_dictionary_column(table.column(name))
     check_no_nulls(column, "time", name, origin)
-    written = np.array([str(value) for value in column.to_pylist()], np.str_)
-    if is_numeric_type(column.type):
-        return column.cast(pa.float64(), safe=False).to_numpy(), written
+    if pa.types.is_timestamp(column.type):
+        column = column.cast(pa.timestamp(column.type.unit))  # in UTC, whose name a machine may not know
     try:
-        moments = column.cast(pa.timestamp("us")) if not pa.types.is_time(column.type) else column.cast(pa.time64("us"))
-    except pa.ArrowInvalid as exc:
+        return convert_to_moments(column), np.array(column.cast(pa.string()).to_pylist(), np.str_)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as exc:
         raise InvalidInputError(
-            f"{origin.file_names[0]}: data.time is {name!r}, which holds {column.type}, such as {str(written[0])!r}; "
-            "it must hold numbers, or dates as in 2026-11-29 or 2026-11-29T20:15:00."
+            f"{origin.file_names[0]}: data.time is {name!r}, which holds {column.type}, such as "
+            f"{str(column[0])[:40]!r}; it must hold numbers, or dates as in 2026-11-29 or 2026-11-29T20:15:00."
         ) from exc
-    return moments.cast(pa.int64()).to_numpy(), written
+
+
+def convert_to_moments(column: Any) -> Array:  # noqa: ANN401
+    """Convert times to numbers that sort as they do: whole ones as they are, since those of nanoseconds are large."""
+    kind = column.type
+    if is_numeric_type(kind):
+        return np.asarray((column if pa.types.is_integer(kind) else column.cast(pa.float64(), safe=False)).to_numpy())
+    if is_text_type(kind):
+        column = parse_moments(column)
+    elif pa.types.is_date(kind):
+        column = column.cast(pa.timestamp("ms"))
+    elif not (pa.types.is_timestamp(kind) or pa.types.is_time(kind) or pa.types.is_duration(kind)):
+        raise pa.ArrowNotImplementedError(f"{kind} is no time")
+    width = pa.int32() if pa.types.is_time32(column.type) else pa.int64()
+    return np.asarray(column.cast(width).cast(pa.int64()).to_numpy())
+
+
+def parse_moments(column: Any) -> Any:  # noqa: ANN401
+    """Parse texts in ISO 8601, all of them with an offset from UTC such as Z, or none."""
+    try:
+        return column.cast(pa.timestamp("us"))
+    except pa.ArrowInvalid:
+        return column.cast(pa.timestamp("us", "UTC"))
 
 
 def check_no_nulls(column: Any, key: str, name: str, origin: RowOrigins) -> None:  # noqa: ANN401
     """Refuse a column with gaps that determines the sets."""
-    if column.null_count:
-        missing = pc.index(pc.is_null(column), pa.scalar(value=True)).as_py()
+    missing = np.flatnonzero(~find_present_values(column))
+    if len(missing):
         raise InvalidInputError(
-            f"{origin.describe_row(missing)}: {name!r}, which data.{key} names, is missing, as in "
-            f"{column.null_count:,} of {len(column):,} rows; drop these rows, or mend them."
+            f"{origin.describe_row(int(missing[0]))}: {name!r}, which data.{key} names, is missing, as in "
+            f"{len(missing):,} of {len(column):,} rows; drop these rows, or mend them."
         )
 
 
 def decode_dictionary_column(column: Any) -> Any:  # noqa: ANN401
     """Decode a dictionary-encoded column to plain values."""
-    return column.cast(column.type.value_type) if pa.types.is_dictionary(column.type) else column
+    column = column.cast(column.type.value_type) if pa.types.is_dictionary(column.type) else column
+    return column.cast(pa.string()) if pa.types.is_string_view(column.type) else column  # few functions take views
 
 
 def read_feature_column(table: Any, name: str, origin: RowOrigins) -> tuple[Array, tuple[str, ...]]:  # noqa: ANN401

@@ -2,7 +2,8 @@
 
 Each kind of target has its totals. `add` takes the outputs of a batch on any device, `merge` adds what other processes
 have, and `score` computes the metrics. The memory does not grow with the number of examples. The metrics are
-scikit-learn's; `auc` of more than a million scores differs from it by about 1e-5.
+scikit-learn's; `auc` of more than a million scores differs from it by about 1e-5, and of equal scores the first class
+counts as the more probable one, for top-k as for accuracy.
 """
 
 from collections.abc import Collection, Iterator, Sequence
@@ -96,7 +97,7 @@ class ClassificationTotals:
             self.hits += count_labels(labels[answers == labels], size)
             self.loss += compute_losses(rows, labels).sum().cpu()
             if self._tops:
-                ranks = (rows > rows.gather(1, labels[:, None])).sum(dim=1)
+                ranks = count_ahead(rows, labels)
                 self.top_hits += torch.stack([(ranks < k).sum() for k in self._tops]).cpu()
             if self._curve:
                 self._curve.add(rows, labels)
@@ -297,6 +298,14 @@ def find_largest(rows: torch.Tensor) -> torch.Tensor:
     if rows.device.type != "cpu" or rows.dtype == torch.bfloat16:
         return rows.argmax(dim=1)
     return torch.from_numpy(np.asarray(rows.numpy().argmax(axis=1)))
+
+
+def count_ahead(rows: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Count the classes that come before the right one, (n,): of equal scores the first comes first, and NaN last."""
+    chosen = rows.gather(1, labels[:, None])
+    ahead = ~(rows < chosen)
+    ahead &= (rows != chosen) | (torch.arange(rows.shape[1], device=rows.device) < labels[:, None])
+    return ahead.sum(dim=1)
 
 
 def compute_losses(rows: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+from collections.abc import Callable
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -17,6 +18,12 @@ from functions.train.data.column_notes import explain_texts
 from functions.train.data.dataset import Dataset
 from functions.train.data.files import DataRoot
 from functions.train.data.load import load_dataset
+from functions.train.data.tabular_files import (
+    RowOrigins,
+    read_feature_column,
+    read_group_column,
+    read_time_column,
+)
 from pilotlight.errors import InvalidInputError
 from pilotlight.recipes.data_schema import UserDataOptions
 from pilotlight.registry.registry import Registry
@@ -276,3 +283,50 @@ def test_notes_stand_in_the_card_the_report_and_on_the_console(
     assert "- Target 'y': 2 classes (0, 1), since its numbers" in store.get(folder + "model-card.md").data.decode()
     assert said in json.loads(store.get(folder + "report.json").data)["data_notes"]
     assert Registry(store).load_manifest("whole", 1).labels == ("0", "1")
+
+
+TIMES = RowOrigins(("a.parquet",), (3,))
+
+
+@pytest.mark.parametrize(
+    ("column", "written"),
+    [
+        (pa.array([1700000000000000002, 1700000000000000001, 3], pa.timestamp("ns")), "2023-11-14 22:13:20.000000002"),
+        (pa.array([1700000000000000002, 1700000000000000001, 3]), "1700000000000000002"),
+        (pa.array([3, 2, 1], pa.timestamp("us", "UTC")), "1970-01-01 00:00:00.000003"),
+        (pa.array(["2026-11-29T20:15:02Z", "2026-11-29T20:15:02+01:00", "2025-01-01T00:00Z"]), "2026-11-29T20:15:02Z"),
+        (pa.array(["2026-11-29 20:15:02", "2026-11-29 20:15:01", "2025-01-01"]), "2026-11-29 20:15:02"),
+        (pa.array([3, 2, 1], pa.date32()), "1970-01-04"),
+        (pa.array([3, 2, 1], pa.time64("ns")), "00:00:00.000000003"),
+        (pa.array([3, 2, 1], pa.time32("s")), "00:00:03"),
+        (pa.array([3, 2, 1], pa.duration("s")), "3"),
+        (pa.array([2.5, 2.25, 1]), "2.5"),
+        (pa.array(["2026-11-29", "2026-11-28", "2025-01-01"]).dictionary_encode(), "2026-11-29"),
+    ],
+)
+def test_times_of_any_kind_keep_their_order(column: Any, written: str) -> None:  # noqa: ANN401 - pyarrow's
+    times, names = read_time_column(pa.table({"t": column}), "t", TIMES)
+    assert np.argsort(times).tolist() == [2, 1, 0]
+    assert len(set(times.tolist())) == 3
+    assert names[0] == written
+
+
+@pytest.mark.parametrize("values", [[True, False, True], [[1], [2], [3]], [b"a", b"b", b"c"], ["a", "b", "c"]])
+def test_what_is_no_time_is_refused_with_a_value(values: list[Any]) -> None:
+    with pytest.raises(InvalidInputError, match=r"data.time is 't', which holds .*, such as .*; it must hold numbers"):
+        read_time_column(pa.table({"t": pa.array(values)}), "t", TIMES)
+
+
+@pytest.mark.parametrize("read", [read_time_column, read_group_column])
+def test_nan_is_no_time_and_no_group(read: Callable[..., Any]) -> None:
+    with pytest.raises(
+        InvalidInputError, match=r"a.parquet, row 2: 't', which data.\w+ names, is missing, as in 1 of 3"
+    ):
+        read(pa.table({"t": pa.array([1.0, np.nan, 3.0])}), "t", TIMES)
+
+
+def test_a_view_of_texts_is_a_text() -> None:
+    table = pa.table({"t": pa.array(["b", "a", None], pa.string_view())})
+    codes, words = read_feature_column(table, "t", TIMES)
+    assert words == ("a", "b")
+    np.testing.assert_array_equal(codes, [1, 0, np.nan])

@@ -91,6 +91,21 @@ def test_many_scores_are_counted_in_bins(monkeypatch: pytest.MonkeyPatch) -> Non
     assert found == pytest.approx(metrics.roc_auc_score(labels, shares, multi_class="ovr"), abs=2e-5)
 
 
+@pytest.mark.parametrize("value", [0.0, float("nan")])
+def test_a_model_that_tells_no_class_from_another_is_not_right_among_the_top(value: float) -> None:
+    logits, labels = np.full((20, 10), value, np.float32), np.arange(20) % 10
+    found = score_outputs(logits, labels, named(10)).metrics
+    assert found["top_5"] == pytest.approx(0 if np.isnan(value) else 0.5)
+
+
+def test_of_equal_scores_the_first_class_is_the_answer_and_the_first_among_the_top() -> None:
+    logits = np.array([[1, 3, 3, 3, 0, 2]] * 6, np.float32)
+    totals = ClassificationTotals(named(6), tops=(1, 3, 5))
+    totals.add(torch.from_numpy(logits), torch.arange(6))
+    found = totals.score().metrics
+    assert (found["accuracy"], found["top_1"], found["top_3"], found["top_5"]) == (1 / 6, 1 / 6, 3 / 6, 5 / 6)
+
+
 @pytest.mark.parametrize("shift", [-1e4, 0.0, 1e4])
 def test_sure_answers_keep_their_order(shift: float) -> None:
     """Probabilities would all be 1 or 0 in float32; their odds differ."""
