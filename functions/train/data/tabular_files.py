@@ -19,7 +19,7 @@ import pyarrow.parquet
 
 from functions.train.data import Array
 from functions.train.data.column_notes import explain_texts, is_row_number
-from functions.train.data.target import is_numeric_text
+from functions.train.data.target import check_number_range, is_numeric_text
 from pilotlight.errors import InvalidInputError
 from pilotlight.recipes.data_schema import UserDataOptions
 
@@ -173,23 +173,30 @@ def guess_delimiter(columns: Sequence[str]) -> str:
     return f"; they look separated by {found!r}, which data.delimiter must say" if found else ""
 
 
-def drop_row_numbers(table: Any, options: UserDataOptions, file_name: str) -> tuple[Any, tuple[str, ...]]:  # noqa: ANN401
+def drop_row_numbers(table: Any, options: UserDataOptions, origin: RowOrigins) -> tuple[Any, tuple[str, ...]]:  # noqa: ANN401
     """Drop the index that pandas or R wrote as a column, unless the recipe names it; return its names too."""
     wanted = {options.target, options.group, options.time, *(options.features or ()), *options.drop}
     names = tuple(
         name
         for name in table.column_names
-        if name not in wanted
-        and pa.types.is_integer(table.column(name).type)
-        and not table.column(name).null_count
-        and is_row_number(name, table.column(name).to_numpy())
+        if name not in wanted and is_index_column(name, table.column(name), origin.row_counts)
     )
     return table.drop_columns(list(names)) if names else table, names
 
 
+def is_index_column(name: str, column: Any, row_counts: Sequence[int]) -> bool:  # noqa: ANN401
+    """Return whether a column numbers the rows of each file, or is what a comma at the end of each line gives."""
+    if not name and column.null_count == len(column):
+        return True
+    if not pa.types.is_integer(column.type) or column.null_count:
+        return False
+    parts = np.split(column.to_numpy(), np.cumsum(row_counts)[:-1])
+    return all(is_row_number(name, part) for part in parts)
+
+
 def find_labelled_rows(table: Any, name: str) -> Array:  # noqa: ANN401
     """Find the rows, ascending, that have a target."""
-    column = decode_dictionary_column(table.column(name))
+    column = decode_target_column(table, name)
     present = pc.is_valid(column)
     if pa.types.is_floating(column.type):
         present = pc.and_(present, pc.invert(pc.fill_null(pc.is_nan(column), fill_value=False)))
@@ -242,7 +249,7 @@ def read_feature_column(table: Any, name: str, origin: RowOrigins) -> tuple[Arra
     if pa.types.is_boolean(kind):
         column = column.cast(pa.int8())
     if is_text_type(kind):
-        return encode_category_column(column, name, origin)
+        return encode_category_column(trim_text(column), name, origin)
     if pa.types.is_temporal(kind):
         raise InvalidInputError(
             f"{origin.file_names[0]}: column {name!r} holds {kind}, neither numbers nor text; make numbers of it, such "
@@ -252,7 +259,14 @@ def read_feature_column(table: Any, name: str, origin: RowOrigins) -> tuple[Arra
         raise InvalidInputError(
             f"{origin.file_names[0]}: column {name!r} holds {kind}, neither numbers nor text; name it under data.drop."
         )
-    return column.cast(pa.float64(), safe=False).to_numpy().astype(np.float64), ()
+    values = column.cast(pa.float64(), safe=False).to_numpy().astype(np.float64)
+    check_number_range(values, f"column {name!r}", origin)
+    return values, ()
+
+
+def trim_text(column: Any) -> Any:  # noqa: ANN401
+    """Trim the spaces around texts, as is done to those of a request: `1, red` and `1,red` hold the same category."""
+    return pc.utf8_trim_whitespace(column.cast(pa.large_string()))
 
 
 def is_text_type(arrow_type: Any) -> bool:  # noqa: ANN401
@@ -284,9 +298,18 @@ def encode_category_column(column: Any, name: str, origin: RowOrigins) -> tuple[
     return codes.to_numpy().astype(np.float64), tuple(words)
 
 
+def decode_target_column(table: Any, name: str) -> Any:  # noqa: ANN401
+    """Decode the target column to plain values; a text without anything but spaces is missing."""
+    column = decode_dictionary_column(table.column(name))
+    if not is_text_type(column.type):
+        return column
+    trimmed = trim_text(column)
+    return pc.if_else(pc.equal(trimmed, ""), pa.scalar(None, trimmed.type), trimmed)
+
+
 def read_target_column(table: Any, name: str, origin: RowOrigins) -> Array:  # noqa: ANN401
     """Read the target column as it is: text, truth values, whole or other numbers (N,), with a value in every row."""
-    column = decode_dictionary_column(table.column(name))
+    column = decode_target_column(table, name)
     kind = column.type
     if column.null_count:
         missing = pc.index(pc.is_null(column), pa.scalar(value=True)).as_py()

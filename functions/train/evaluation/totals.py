@@ -238,13 +238,13 @@ class RegressionTotals:
         process_group.sum_over_ranks(self.sums)
 
     def score(self) -> Score:
-        """Score R2, the share of the variance that is explained, and mean distances in the target's unit."""
+        """Score R2, the share of the variance that is explained if there is any, and distances in the target's unit."""
         count, squares, distance, share, total, total_squares = self.sums.tolist()
         squared, mean = squares / count, total / count
         spread = total_squares / count - mean**2
         known = spread > 1e-12 * max(mean**2, total_squares / count)  # where all are alike there is nothing to explain
-        metrics = {
-            "r2": 1 - squared / spread if known else float("nan"),
+        explained = {"r2": 1 - squared / spread} if known else {}
+        metrics = explained | {
             "rmse": self._scale * squared**0.5,
             "mae": self._scale * distance / count,
             "mape": share / count,

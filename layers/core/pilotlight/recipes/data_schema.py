@@ -238,6 +238,13 @@ class UserDataOptions(Options):
             raise ValueError("it must name what is to be answered; of images that is the sub-folder, and not named")
         return target
 
+    @field_validator("features", "drop", "classes")
+    @classmethod
+    def _check_distinct(cls, names: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        if twice := sorted({name for name in names or () if (names or ()).count(name) > 1}):
+            raise ValueError(f"it names {twice[0]!r} twice")
+        return names
+
     @field_validator("classes")
     @classmethod
     def _check_classes(cls, classes: tuple[str, ...] | None, info: ValidationInfo) -> tuple[str, ...] | None:
@@ -296,6 +303,8 @@ class UserDataOptions(Options):
             "npz",
         ):
             raise ValueError("it is a column of csv or parquet")
+        if time is not None and time == values.get("target"):
+            raise ValueError("it is data.target too, which is not known when the model is asked; name another column")
         if time is not None and values.get("group") is not None:
             raise ValueError("data.group is given, and a group may reach over any point of time; keep one of both")
         return time
@@ -304,6 +313,8 @@ class UserDataOptions(Options):
     @classmethod
     def _check_group(cls, group: str | None, info: ValidationInfo) -> str | None:
         found = info.data.get("format") or infer_file_format(info.data.get("path", ()))
+        if group is not None and group == info.data.get("target"):
+            raise ValueError("it is data.target too, so that no class would be in two sets; name another column")
         if group is not None and found == "npz":
             raise ValueError("it is a column of csv or parquet, or of images folder or a pattern")
         if group is not None and found == "images" and group != "folder" and group.count("{group}") != 1:

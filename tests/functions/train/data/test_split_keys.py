@@ -307,3 +307,17 @@ def test_folds_are_refused_where_chance_does_not_draw_the_sets(tmp_path: Path) -
     dataset = load_dataset(options(group="patient"), DataRoot(tmp_path))
     with pytest.raises(InvalidInputError, match=r"folds must be null where data\.group determines the sets"):
         build_fold_splits(dataset, 3, 0, options().fractions)
+
+
+def test_class_that_groups_or_time_leave_out_is_told_with_the_key(tmp_path: Path) -> None:
+    rows = "".join(f"{n % 7},{n // 20},{n},{'ab'[n // 20]}\n" for n in range(40))
+    (tmp_path / "mine.csv").write_text("x,group,time,y\n" + rows)
+    for key in ("group", "time"):
+        with pytest.raises(InvalidInputError, match=rf"data\.{key} leaves the class '.' out of the \w+ set, of 20 e"):
+            load(tmp_path, **{key: key})
+
+
+@pytest.mark.parametrize("key", ["group", "time"])
+def test_target_determines_no_set(tmp_path: Path, key: str) -> None:
+    with pytest.raises(ValueError, match=r"it is data\.target too"):
+        load(tmp_path, **{key: "y"})

@@ -13,6 +13,7 @@ from functions.train.data.dataset import Dataset
 from functions.train.data.statistics import Moments
 from functions.train.evaluation import totals as module
 from functions.train.evaluation.metrics import format_metric, score_language_model, score_outputs
+from functions.train.evaluation.quantization_report import AgreementTotals
 from functions.train.evaluation.totals import ClassificationTotals, RegressionTotals
 from functions.train.training.prediction import evaluate_network, predict_outputs
 from pilotlight.contracts.metric import METRICS
@@ -40,7 +41,13 @@ def test_numbers_are_scored_as_scikit_learn_does() -> None:
 
 
 def test_numbers_that_are_all_alike_explain_nothing() -> None:
-    assert np.isnan(score_outputs(np.ones((3, 1)), np.ones((3, 1)), ()).metrics["r2"])
+    judged = score_outputs(np.ones((3, 1)), np.ones((3, 1)), ())
+    assert "r2" not in judged.metrics
+    assert judged.main_metric == ("rmse", 0)
+    for small, agreement in ((np.ones((3, 1)), 1), (np.zeros((3, 1)), 0)):
+        totals = AgreementTotals()
+        totals.add(np.ones((3, 1)), small)
+        assert totals.compute() == agreement
 
 
 @pytest.mark.parametrize(
