@@ -27,12 +27,14 @@ from pilotlight.recipes.data_schema import UserDataOptions
 EXTENSIONS = {
     "csv": (".csv", ".tsv", ".csv.gz", ".tsv.gz"),
     "parquet": (".parquet",),
+    "jsonl": (".jsonl", ".ndjson", ".jsonl.gz", ".ndjson.gz"),
     "npz": (".npz",),
     "images": image_folders.EXTENSIONS,
 }
 TABLE_READERS: Mapping[str, Callable[[Path, str, UserDataOptions], Any]] = {
     "csv": tabular_files.read_csv,
     "parquet": tabular_files.read_parquet,
+    "jsonl": tabular_files.read_json_lines,
 }
 
 

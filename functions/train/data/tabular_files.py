@@ -1,10 +1,11 @@
-"""Tables in files: CSV and Parquet, as columns of numbers and of categories. The only module that imports pyarrow.
+"""Tables in files, CSV, Parquet and lines of JSON: as columns of numbers and of categories.
 
-Rows are counted from 1, after the line of names.
+The only module that imports pyarrow. Rows are counted from 1, after the line of names.
 """
 
 import codecs
 import gzip
+import re
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
+import pyarrow.json
 import pyarrow.parquet
 
 from functions.train.data import Array
@@ -24,6 +26,14 @@ from pilotlight.errors import InvalidInputError
 from pilotlight.recipes.data_schema import UserDataOptions
 
 MIN_BLOCK, MAX_BLOCK = 2**20, 2**30  # bytes that pyarrow parses at once
+GZIP_MARK = b"\x1f\x8b"
+OTHER_FORMATS = {  # by the first bytes of a file
+    b"PK\x03\x04": "an Excel workbook or a zip; save the sheet as CSV in UTF-8, or unpack it",
+    b"\xd0\xcf\x11\xe0": "an old Excel workbook; save the sheet as CSV in UTF-8",
+    b"PAR1": "Parquet, which data.format: parquet reads",
+    GZIP_MARK: "compressed by gzip; its name must end in .gz",
+    b"(\xb5/\xfd": "compressed by zstd; decompress it, or compress it by gzip",
+}
 MAX_CATEGORIES = 100  # different texts at most in a column: with more, it is hardly one of categories
 
 
@@ -53,6 +63,7 @@ def read_csv(path: Path, file_name: str, options: UserDataOptions) -> Any:  # no
         ragged.append(row)
         return "skip"
 
+    check_text_content(path, file_name)
     tabs = options.delimiter == "," and file_name.lower().endswith((".tsv", ".tsv.gz"))
     try:
         source, size = open_csv(path, file_name)
@@ -76,6 +87,15 @@ def read_csv(path: Path, file_name: str, options: UserDataOptions) -> Any:  # no
             f"{row.expected_columns}: {row.text[:60]!r}{guess_delimiter(table.column_names)}."
         )
     return table
+
+
+def check_text_content(path: Path, file_name: str) -> None:
+    """Refuse a file of another format, by its first bytes, that is called like one of text."""
+    with path.open("rb") as file:
+        start = file.read(8)
+    meaning = next((said for mark, said in OTHER_FORMATS.items() if start.startswith(mark)), "")
+    if meaning and not (start.startswith(GZIP_MARK) and file_name.lower().endswith(".gz")):
+        raise InvalidInputError(f"{file_name} is no text: it is {meaning}.")
 
 
 def open_csv(path: Path, file_name: str) -> tuple[Any, int]:
@@ -103,6 +123,21 @@ def check_csv_encoding(table: Any, file_name: str) -> None:  # noqa: ANN401
         odd = ["its header"]
     if odd:
         raise InvalidInputError(f"{file_name}: {odd[0]} is not in UTF-8; save the file as UTF-8.")
+
+
+def read_json_lines(path: Path, file_name: str, options: UserDataOptions) -> Any:  # noqa: ANN401
+    """Read a file with an object in each line; what a line lacks is missing."""
+    check_text_content(path, file_name)
+    try:
+        source, size = open_csv(path, file_name)
+        table = pyarrow.json.read_json(
+            source, pyarrow.json.ReadOptions(use_threads=False, block_size=min(max(size, MIN_BLOCK) + 1, MAX_BLOCK))
+        )
+        table.validate(full=True)
+    except (pa.ArrowInvalid, OSError, EOFError, zlib.error) as exc:
+        reason = re.sub(r"\bin row (\d+)$", lambda found: f"in line {int(found[1]) + 1}", format_arrow_error(exc))
+        raise InvalidInputError(f"{file_name} cannot be read as lines of JSON, an object in each: {reason}.") from exc
+    return table
 
 
 def read_parquet(path: Path, file_name: str, options: UserDataOptions) -> Any:  # noqa: ANN401

@@ -354,3 +354,53 @@ def test_categories_of_the_test_set_alone_are_unknown_to_the_model(tmp_path: Pat
     np.testing.assert_array_equal(parts.test.inputs[:, 1], np.full(6, code, np.float32))
     assert set(parts.train.inputs[:, 1]) == set(parts.validation.inputs[:, 1]) == {0, 1}
     assert any("1 categories that no training example has (amber) are unknown" in note for note in parts.train.notes)
+
+
+def test_lines_of_json_say_the_same_as_csv(tmp_path: Path) -> None:
+    rows = [{"x": n * 1.5, "colour": "red" if n % 3 else None, "open": n % 2 > 0, "y": "ab"[n % 2]} for n in range(20)]
+    (tmp_path / "mine.csv").write_text(
+        "x,colour,open,y\n" + "".join(f"{r['x']},{r['colour'] or ''},{r['open']},{r['y']}\n" for r in rows)
+    )
+    expected = read(tmp_path, missing="mean")
+    text = "\n".join(json.dumps({key: value for key, value in row.items() if value is not None}) for row in rows)
+    for name, content in (("a.jsonl", text.encode()), ("b.ndjson", text.encode("utf-8-sig") + b"\n")):
+        (tmp_path / name).write_bytes(content)
+        found = read(tmp_path, path=name, missing="mean")
+        assert (found.sha256, found.features, found.categories) == (
+            expected.sha256,
+            expected.features,
+            expected.categories,
+        )
+    (tmp_path / "c.jsonl.gz").write_bytes(gzip.compress(text.encode()))
+    assert read(tmp_path, path="c.jsonl.gz", missing="mean").sha256 == expected.sha256
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b'{"x":1,"y":2}\n{"x":"a","y":1}\n', r"cannot be read as lines.*changed from number to string in line 2"),
+        (b'[{"x":1,"y":2}]', "cannot be read as lines of JSON, an object in each: .*object to array in line 1"),
+        (b'{"x":1,"y":"\xff"}\n', "cannot be read as lines of JSON, an object in each: "),
+        (b"", "Empty JSON file"),
+        (b'{"x":1,"y":{"a":1}}\n', "the target 'y' holds struct<"),
+    ],
+)
+def test_lines_that_are_no_table_are_refused(tmp_path: Path, content: bytes, said: str) -> None:
+    with pytest.raises(InvalidInputError, match=said):
+        csv(tmp_path, content, path="mine.jsonl")
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"PK\x03\x04" + bytes(99), "no text: it is an Excel workbook or a zip; save the sheet as CSV"),
+        (b"PAR1" + bytes(99), "no text: it is Parquet, which data.format: parquet reads"),
+        (gzip.compress(b"x,y\n1,a\n"), r"no text: it is compressed by gzip; its name must end in \.gz"),
+    ],
+)
+def test_file_of_another_format_is_told_by_its_content(tmp_path: Path, content: bytes, said: str) -> None:
+    for path in ("mine.csv", "mine.jsonl"):
+        with pytest.raises(InvalidInputError, match=said):
+            csv(tmp_path, content, path=path)
+    with pytest.raises(ValueError, match="csv, parquet, jsonl and npz are; save the sheet as CSV in UTF-8"):
+        options(path="mine.xlsx")
