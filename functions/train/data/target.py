@@ -70,6 +70,8 @@ def decide_target_kind(distinct: Array, options: UserDataOptions, row_count: int
     """Decide whether targets with these values are classes, and why; a count of rows tells whether values repeat."""
     if options.task or options.classes:
         return options.task != "number", f"as data.{'task' if options.task else 'classes'} says"
+    if options.target is None:
+        return True, "as folders are"
     if distinct.dtype.kind == "b":
         return True, "since they are truth values"
     if distinct.dtype.kind == "U":
