@@ -61,14 +61,15 @@ class Totals(Protocol):
 
 
 def build_totals(data: Dataset, names: Collection[str] | None = None, unit: Moments | None = None) -> Totals:
-    """Build the totals for targets like those of `data`, for the default metrics and those that are named.
+    """Build the totals for targets like those of `data`: the default metrics, its own, and those that are named.
 
-    None names all. `unit` restores the unit of scaled numbers for the errors that are in that unit.
+    None names all but top_k. `unit` restores the unit of scaled numbers for the errors that are in that unit.
     """
     if data.text:
         return LanguageModelTotals(data.text.tokenizer.byte_lengths)
     if data.classes:
-        return ClassificationTotals(data.classes, with_auc=names is None or "auc" in names, tops=list_tops(names))
+        wanted = {*(names or ()), data.metric}
+        return ClassificationTotals(data.classes, with_auc=names is None or "auc" in wanted, tops=list_tops(wanted))
     return RegressionTotals(unit, origin=float(np.mean(data.targets, dtype=np.float64)))
 
 
