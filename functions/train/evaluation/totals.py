@@ -62,14 +62,15 @@ class Totals(Protocol):
 
 
 def build_totals(data: Dataset, names: Collection[str] | None = None, unit: Moments | None = None) -> Totals:
-    """Build the totals for targets like those of `data`, for the default metrics and those that are named.
+    """Build the totals for targets like those of `data`: the default metrics, its own, and those that are named.
 
-    None names all. `unit` restores the unit of scaled numbers for the errors that are in that unit.
+    None names all but top_k. `unit` restores the unit of scaled numbers for the errors that are in that unit.
     """
     if data.text:
         return LanguageModelTotals(data.text.tokenizer.byte_lengths)
     if data.classes:
-        return ClassificationTotals(data.classes, with_auc=names is None or "auc" in names, tops=list_tops(names))
+        wanted = {*(names or ()), data.metric}
+        return ClassificationTotals(data.classes, with_auc=names is None or "auc" in wanted, tops=list_tops(wanted))
     return RegressionTotals(unit, origin=float(np.mean(data.targets, dtype=np.float64)))
 
 
@@ -239,13 +240,13 @@ class RegressionTotals:
         process_group.sum_over_ranks(self.sums)
 
     def score(self) -> Score:
-        """Score R2, the share of the variance that is explained, and mean distances in the target's unit."""
+        """Score R2, the share of the variance that is explained if there is any, and distances in the target's unit."""
         count, squares, distance, share, total, total_squares = self.sums.tolist()
         squared, mean = squares / count, total / count
         spread = total_squares / count - mean**2
         known = spread > 1e-12 * max(mean**2, total_squares / count)  # where all are alike there is nothing to explain
-        metrics = {
-            "r2": 1 - squared / spread if known else float("nan"),
+        explained = {"r2": 1 - squared / spread} if known else {}
+        metrics = explained | {
             "rmse": self._scale * squared**0.5,
             "mae": self._scale * distance / count,
             "mape": share / count,

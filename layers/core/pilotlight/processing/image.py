@@ -177,7 +177,13 @@ def open_image(file: bytes, index: int) -> Image.Image:
 
 def guard_pillow(index: int, failure: str) -> NativeCalls:
     """Create a guard for calls of Pillow whose errors name the image."""
-    return NativeCalls("Pillow", lambda cause: build_image_error(index, f"{failure}: {cause}"), PILLOW_ERRORS)
+
+    def build_error(cause: str) -> InvalidInputError:
+        # Pillow names the object that it reads from, which says nothing to the sender.
+        reason = "its header is cut off or damaged" if cause.startswith("cannot identify") else cause
+        return build_image_error(index, f"{failure}: {reason}")
+
+    return NativeCalls("Pillow", build_error, PILLOW_ERRORS)
 
 
 def transform_image(steps: ImagePreprocessing, file: ImageFile, index: int) -> PreparedImage:

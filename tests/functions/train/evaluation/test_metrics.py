@@ -13,9 +13,10 @@ from functions.train.data.dataset import Dataset
 from functions.train.data.statistics import Moments
 from functions.train.evaluation import totals as module
 from functions.train.evaluation.metrics import format_metric, score_language_model, score_outputs
-from functions.train.evaluation.totals import ClassificationTotals, RegressionTotals
+from functions.train.evaluation.quantization_report import AgreementTotals
+from functions.train.evaluation.totals import ClassificationTotals, RegressionTotals, build_totals
 from functions.train.training.prediction import evaluate_network, predict_outputs
-from pilotlight.contracts.metric import METRICS
+from pilotlight.contracts.metric import CLASS_METRICS, METRICS, NUMBER_METRICS
 
 
 def test_balanced_accuracy_is_the_mean_of_the_classes() -> None:
@@ -40,7 +41,13 @@ def test_numbers_are_scored_as_scikit_learn_does() -> None:
 
 
 def test_numbers_that_are_all_alike_explain_nothing() -> None:
-    assert np.isnan(score_outputs(np.ones((3, 1)), np.ones((3, 1)), ()).metrics["r2"])
+    judged = score_outputs(np.ones((3, 1)), np.ones((3, 1)), ())
+    assert "r2" not in judged.metrics
+    assert judged.main_metric == ("rmse", 0)
+    for small, agreement in ((np.ones((3, 1)), 1), (np.zeros((3, 1)), 0)):
+        totals = AgreementTotals()
+        totals.add(np.ones((3, 1)), small)
+        assert totals.compute() == agreement
 
 
 @pytest.mark.parametrize(
@@ -206,3 +213,15 @@ def test_error_in_the_targets_unit_is_judged_by_its_ratio() -> None:
     assert METRICS["mae"].compute_degradation(2000, 2010) == 0.5
     assert METRICS["rmse"].compute_degradation(0.002, 0.00201) == 0.5
     assert METRICS["mae"].compute_degradation(0, 0) == 0
+
+
+@pytest.mark.parametrize("names", [None, (), ("accuracy",)])
+@pytest.mark.parametrize("metric", [*CLASS_METRICS, *NUMBER_METRICS])
+def test_the_metric_of_the_data_is_always_measured(metric: str, names: tuple[str, ...] | None) -> None:
+    logits, labels, _ = drawn(12, 40)
+    data = Dataset(logits, labels, tuple("abcdefghijkl"), metric=metric)
+    if metric in NUMBER_METRICS:
+        data = Dataset(logits, logits[:, :1], (), metric=metric)
+    found = build_totals(data, names)
+    found.add(torch.from_numpy(logits if data.classes else logits[:, 1:2]), torch.from_numpy(data.targets))
+    assert metric in found.score().metrics
