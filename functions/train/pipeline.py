@@ -23,15 +23,12 @@ from functions.train.distributed.process_group import (
 )
 from functions.train.evaluation import learning_curves, plots, quantization_report
 from functions.train.evaluation.metric_check import check_metrics
-from functions.train.evaluation.metrics import format_metric, sample_text
+from functions.train.evaluation.metrics import sample_text
 from functions.train.export import golden, parity
 from functions.train.export.artifacts import TrainingArtifacts
+from functions.train.export.candidate_search import QuantizationCandidate, select_best_candidate
 from functions.train.export.onnx_export import export_onnx
-from functions.train.export.quantization_search import (
-    QuantizationCandidate,
-    QuantizationSearch,
-    select_best_candidate,
-)
+from functions.train.export.quantization_search import QuantizationSearch
 from functions.train.models import build, custom
 from functions.train.progress import ProgressReporter
 from functions.train.publish import get_code_revision, publish_artifacts
@@ -46,6 +43,7 @@ from functions.train.training.trainer import Trainer, seed_torch, train_model
 from functions.train.training.training_history import EarlyStopping, EpochMetrics, TrainingHistory
 from pilotlight.contracts.codec import decode_document, encode_document
 from pilotlight.contracts.manifest import ExportParity, Manifest, Precision, TrainingRecord
+from pilotlight.contracts.metric import format_value
 from pilotlight.contracts.names import ModelReference
 from pilotlight.recipes.schema import CustomOptions, Recipe
 from pilotlight.registry.registry import Registry, version_path
@@ -232,7 +230,7 @@ class TrainingPipeline:
         """Evaluate the network on the test set; return the learning curves by file name."""
         with self.progress.stage("evaluate") as write_result:
             result = evaluate_network(network, test)
-            metric_text = f"{test.metric} {format_metric(test.metric, result.metrics[test.metric])}"
+            metric_text = f"{test.metric} {format_value(test.metric, result.metrics[test.metric])}"
             title = f"{self.recipe.name}: {metric_text} on {len(test)} test examples"
             plot_files = {"curves.png": learning_curves.draw_learning_curves(history, title)}
             self.run_folder.write_plots(plot_files)

@@ -22,7 +22,7 @@ from functions.train.convert.sklearn_columns import (
 )
 from functions.train.data import Array
 from functions.train.errors import ParityError
-from functions.train.export.onnx_export import strip_metadata
+from functions.train.export.graph_metadata import strip_metadata
 from pilotlight.contracts.manifest import ExportParity
 from pilotlight.contracts.processing import (
     ClassificationPostprocessing,

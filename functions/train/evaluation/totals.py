@@ -7,7 +7,6 @@ counts as the more probable one, for top-k as for accuracy.
 """
 
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -18,6 +17,7 @@ from functions.train.data import Array
 from functions.train.data.dataset import Dataset
 from functions.train.data.statistics import Moments
 from functions.train.distributed.process_group import ProcessGroup
+from functions.train.evaluation.score import Score
 from pilotlight.contracts.metric import TOP_COUNTS
 
 CHUNK_VALUES = {"cpu": 1 << 21, "cuda": 1 << 26}  # logits whose exponentials are in memory at once
@@ -27,25 +27,6 @@ MAX_EXACT_SCORES = 1 << 20  # for the area under a curve; more are counted in bi
 AUC_BINS = 1 << 20  # of two classes' scores; more classes share twice as many
 MIN_AUC_BINS = 256  # of one class's scores
 AUC_SCALE = 8.0  # log-odds that reach the middle of one side's bins
-
-
-@dataclass(frozen=True)
-class Score:
-    """The scores of a model's outputs: shares of right classes, or the distance to the right numbers."""
-
-    loss: float  # mean cross-entropy in nats, of a text per token; of numbers, the mean squared error
-    metrics: dict[str, float]  # by name; the first is what training shows as it goes
-    per_class: dict[str, float]  # the recall of each class that occurs, 0 to 1
-
-    @property
-    def main_metric(self) -> tuple[str, float]:
-        """The metric that training shows, by name."""
-        return next(iter(self.metrics.items()))
-
-    @property
-    def accuracy(self) -> float:
-        """The share of right answers, 0 to 1; of classes only."""
-        return self.metrics["accuracy"]
 
 
 class Totals(Protocol):

@@ -44,7 +44,7 @@ from pilotlight.runtime.cost_measurement import measure_request_cost
 from pilotlight.runtime.datatypes import Array
 from pilotlight.runtime.golden import GoldenDocument, to_arrays
 from pilotlight.runtime.graph_optimization import build_variant
-from pilotlight.runtime.session import Session, open_session
+from pilotlight.runtime.session import GraphSignature, Session, open_session
 
 Quantize = Literal["auto", "int8", "int4", "none"]
 
@@ -133,9 +133,9 @@ def publish(
         draft = classifier_outputs.resolve_output_names(draft)
         check_labels(draft, labels, prepared.facts, explicit=labels is not None)
         draft, profile_files = capture_policy.add_feature_profile(
-            capture_policy.apply_capture_policy(draft, capture, mask), evaluation, prepared.facts.session
+            capture_policy.apply_capture_policy(draft, capture, mask), evaluation, prepared.session
         )
-        note_rows(prepared.facts.session, assumed)
+        note_rows(prepared.facts.signature, assumed)
         files = prepared.files | read_processing_assets(draft, folder) | profile_files
         manifest = open_registry(store).publish_version(draft, assumed.add_to_card(files))
     tell_publication(manifest, prepared, assumed, store, json=json)
@@ -149,6 +149,7 @@ class PreparedDraft:
     files: dict[str, FileContent]
     facts: GraphFacts
     unchecked: str = ""  # what its golden requests leave unchecked: a sentence
+    session: Session | None = None  # of its graph, where that was opened in this process
 
 
 def tell_publication(
@@ -196,16 +197,19 @@ def prepare_draft(
 def build_graph_draft(
     source: GraphSource, name: str, precision: Precision, folder: Path, examination: GraphExamination
 ) -> PreparedDraft:
-    """Build the draft of an existing graph, opened as a handler opens it; new files are written to `folder`."""
-    session, golden = open_graph(source.graph), examination.recording.document
-    triton_repository.check_signature(source.folder, session.inputs, session.outputs)
+    """Build the draft of an existing graph as its examination has found it; new files are written to `folder`.
+
+    The examination has opened it as a handler does: here it is not opened, since a large one takes seconds.
+    """
+    signature, golden = examination.signature, examination.recording.document
+    triton_repository.check_signature(source.folder, signature.inputs, signature.outputs)
     with ThreadPoolExecutor(1) as pool:  # measuring waits for a process
         cost = pool.submit(measure_request_cost, source.graph, golden)
         served_variant, files = build_variant(source.graph, f"model.{precision}.onnx", folder)
-    outputs = complete_outputs(session.outputs, examination.output_shapes)
+    outputs = complete_outputs(signature.outputs, examination.output_shapes)
     draft = ManifestDraft(
         name=name,
-        inputs=session.inputs,
+        inputs=signature.inputs,
         outputs=outputs,
         variants={precision: served_variant},
         serve=precision,
@@ -216,11 +220,11 @@ def build_graph_draft(
     )
     unchecked = graph_card.describe_unchecked(examination)
     documents = {
-        "model-card.md": graph_card.format_graph_card(draft, source.graph, unchecked, session.left_out).encode()
+        "model-card.md": graph_card.format_graph_card(draft, source.graph, unchecked, signature.left_out).encode()
     }
     if golden is not None:
         documents["golden.json"] = encode_document(golden)
-    facts = GraphFacts(session, source.graph, collect_answers(golden), examination.input_shapes, outputs)
+    facts = GraphFacts(signature, source.graph, collect_answers(golden), examination.input_shapes, outputs)
     return PreparedDraft(draft, {**files, **documents}, facts, unchecked)
 
 
@@ -243,15 +247,15 @@ def collect_answers(document: GoldenDocument | None) -> dict[str, list[Array]]:
     return answers
 
 
-def note_rows(session: Session, assumed: Assumptions) -> None:
+def note_rows(signature: GraphSignature, assumed: Assumptions) -> None:
     """Note which axis holds the rows of a request, and outputs that are left out."""
-    first = session.inputs[0] if session.inputs else None
+    first = signature.inputs[0] if signature.inputs else None
     if first is not None and first.shape:
         free = isinstance(first.shape[0], str)
         shape = f"{first.name} is [{', '.join(map(str, first.shape))}]"
         assumed.add("batch", "the first axis" if free else f"none, {first.shape[0]} at once", shape)
-    if session.left_out:
-        assumed.add("left out", ", ".join(session.left_out), "V2 has no type for it")
+    if signature.left_out:
+        assumed.add("left out", ", ".join(signature.left_out), "V2 has no type for it")
 
 
 def add_labels(
@@ -297,8 +301,8 @@ def convert_to_graph(path: Path, options: Mapping[str, object], precision: Preci
     golden = decode_document(files[draft.golden].read_bytes(), GoldenDocument, draft.golden) if draft.golden else None
     cost = measure_request_cost(files[served.graph], golden)
     draft = msgspec.structs.replace(draft, variants=variants, request_cost=cost, by=getpass.getuser())
-    facts = GraphFacts(session, files[served.graph], collect_answers(golden), {}, session.outputs)
-    return PreparedDraft(draft, {**files, **new_files}, facts, "" if golden else NO_GOLDEN)
+    facts = GraphFacts(session.signature, files[served.graph], collect_answers(golden), {}, session.outputs)
+    return PreparedDraft(draft, {**files, **new_files}, facts, "" if golden else NO_GOLDEN, session)
 
 
 def choose_labels(file: Path | None, folder: Path, task: Task | None) -> tuple[str, ...]:
@@ -386,7 +390,6 @@ def read_file(path: Path) -> bytes:
 
 def open_graph(path: Path) -> Session:
     """Open the graph as a handler opens it; raise `InvalidInputError` if it cannot be served."""
-    read_file(path)
     try:
         return open_session(str(path))
     except ModelRefusedError as exc:

@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 import onnxruntime as ort
+from msgspec import Struct
 
 from pilotlight.contracts.manifest import Datatype, TensorSpec
 from pilotlight.errors import InvalidInputError, ModelRefusedError, TooLargeError
@@ -74,6 +75,14 @@ RUNNING = NativeCalls("onnxruntime", build_run_error, ORT_ERRORS)
 OPENING = NativeCalls("onnxruntime", build_open_error, ORT_ERRORS)
 
 
+class GraphSignature(Struct, frozen=True):
+    """What a graph takes and gives."""
+
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    left_out: tuple[str, ...] = ()  # outputs that V2 has no type for, with theirs: sequences, maps
+
+
 @dataclass(frozen=True)
 class Session:
     """An open graph. `run` is thread-safe."""
@@ -81,7 +90,12 @@ class Session:
     get_native: Callable[[], Any]  # returns the onnxruntime.InferenceSession for the next run; it has no types
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
-    left_out: tuple[str, ...] = ()  # outputs that V2 has no type for, with theirs: sequences, maps
+    left_out: tuple[str, ...] = ()  # as of the signature
+
+    @property
+    def signature(self) -> GraphSignature:
+        """What the graph takes and gives."""
+        return GraphSignature(self.inputs, self.outputs, self.left_out)
 
     def run(
         self, feeds: Mapping[str, Array], outputs: Sequence[str] | None = None, options: RunOptions | None = None

@@ -12,11 +12,11 @@ from functions.train.data import Array
 from functions.train.data.dataset import Dataset
 from functions.train.data.statistics import Moments
 from functions.train.evaluation import totals as module
-from functions.train.evaluation.metrics import format_metric, score_language_model, score_outputs
+from functions.train.evaluation.metrics import score_language_model, score_outputs
 from functions.train.evaluation.quantization_report import AgreementTotals
 from functions.train.evaluation.totals import ClassificationTotals, RegressionTotals, build_totals
 from functions.train.training.prediction import evaluate_network, predict_outputs
-from pilotlight.contracts.metric import CLASS_METRICS, METRICS, NUMBER_METRICS
+from pilotlight.contracts.metric import CLASS_METRICS, METRICS, NUMBER_METRICS, format_value
 
 
 def test_balanced_accuracy_is_the_mean_of_the_classes() -> None:
@@ -54,7 +54,7 @@ def test_numbers_that_are_all_alike_explain_nothing() -> None:
     ("metric", "value", "text"), [("accuracy", 0.98765, "98.77%"), ("r2", 0.48123, "0.4812"), ("rmse", 53.21, "53.21")]
 )
 def test_metrics_for_people(metric: str, value: float, text: str) -> None:
-    assert format_metric(metric, value) == text
+    assert format_value(metric, value) == text
 
 
 def drawn(classes: int, examples: int, seed: int = 0) -> tuple[Array, Array, Array]:
