@@ -6,7 +6,7 @@ made, and says what the answers must be. Nothing is unpickled.
 
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -165,7 +165,12 @@ def load_xgboost(candidate: Any, source_name: str) -> LoadedBooster:  # noqa: AN
         raise InvalidInputError(f"{source_name} gives a {type(candidate).__name__}; give its Booster or estimator.")
     booster = candidate.get_booster()
     labels = tuple(map(str, candidate.classes_)) if isinstance(candidate, xgboost.XGBClassifier) else ()
-    return read_xgboost(booster, source_name, labels, through_sklearn=True)
+    return read_xgboost(booster, source_name, labels, through_sklearn=True, gap=find_gap(candidate.missing))
+
+
+def find_gap(missing: float | None) -> float | None:
+    """Find the number that an estimator takes for no value; None where that is NaN, as it is by default."""
+    return None if missing is None or np.isnan(missing) else float(missing)
 
 
 def read_xgboost(
@@ -174,17 +179,22 @@ def read_xgboost(
     labels: tuple[str, ...] = (),
     *,
     through_sklearn: bool = False,
+    gap: float | None = None,
 ) -> LoadedBooster:
-    """Read a Booster; its interface of scikit-learn stops at the best round, others at the last."""
+    """Read a Booster; its interface of scikit-learn stops at the best round, others at the last.
+
+    `gap` stands for no value: estimators know it, files do not.
+    """
     import xgboost
 
     if through_sklearn and booster.attr("best_iteration") is not None:
         booster = booster[: int(booster.attr("best_iteration")) + 1]
-    ensemble = xgboost_model.read_document(bytes(booster.save_raw("json")), source_name)
+    ensemble = replace(xgboost_model.read_document(bytes(booster.save_raw("json")), source_name), gap=gap)
     kinds = booster.feature_types
 
     def predict(rows: Array) -> Array:
-        data = xgboost.DMatrix(rows, feature_names=booster.feature_names, feature_types=kinds)
+        missing = np.nan if gap is None else gap
+        data = xgboost.DMatrix(rows, missing=missing, feature_names=booster.feature_names, feature_types=kinds)
         if ensemble.link != "softmax":
             return np.asarray(booster.predict(data))
         margins = np.asarray(booster.predict(data, output_margin=True), np.float64)
@@ -250,7 +260,9 @@ def read_catboost(model: Any, source_name: str) -> LoadedBooster:  # noqa: ANN40
         file = Path(folder) / "model.json"
         model.save_model(str(file), format="json")
         ensemble = catboost_model.read_document(file.read_bytes(), source_name)
-    kinds = {"sigmoid": "Probability", "softmax": "Probability", "exp": "Exponent"}
+    kinds = {
+        "sigmoid": "Probability", "softmax": "Probability", "exp": "Exponent", "mean_variance": "RMSEWithUncertainty",
+    }  # fmt: skip
     kind = kinds.get(ensemble.link, "RawFormulaVal")
     labels = tuple(map(str, model.classes_)) if ensemble.is_classifier and len(model.classes_) else ()
 

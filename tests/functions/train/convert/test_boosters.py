@@ -56,6 +56,9 @@ CASES: list[tuple[str, str, dict[str, Any], Any, Any]] = [
     ("xgboost", "XGBRegressor", XGB | {"multi_strategy": "multi_output_tree"}, ROWS, np.c_[AMOUNT, -AMOUNT]),
     ("xgboost", "XGBRegressor", XGB | {"booster": "dart", "rate_drop": 0.5}, ROWS, AMOUNT),
     ("xgboost", "XGBRegressor", {"n_estimators": 4, "booster": "gblinear", "n_jobs": 1}, ROWS, AMOUNT),
+    ("xgboost", "XGBClassifier", {"n_estimators": 4, "booster": "gblinear", "n_jobs": 1}, ROWS, KIND),
+    ("xgboost", "XGBRegressor", XGB | {"missing": -999}, np.nan_to_num(GAPS, nan=-999), AMOUNT),
+    ("xgboost", "XGBRegressor", XGB | {"missing": 0}, np.nan_to_num(GAPS), AMOUNT),
     ("xgboost", "XGBRFClassifier", XGB, ROWS, KIND),
     ("lightgbm", "LGBMClassifier", LGB, GAPS, SIDE),
     ("lightgbm", "LGBMClassifier", LGB, ROWS, np.array(["low", "middle", "high"])[KIND]),
@@ -91,6 +94,8 @@ CASES: list[tuple[str, str, dict[str, Any], Any, Any]] = [
     ("catboost", "CatBoostClassifier", CAT | {"loss_function": "MultiLogloss"}, ROWS, np.c_[SIDE, 1 - SIDE]),
     ("catboost", "CatBoostRegressor", CAT, ROWS, AMOUNT),
     ("catboost", "CatBoostRegressor", CAT | {"loss_function": "Poisson"}, ROWS, AMOUNT),
+    ("catboost", "CatBoostRegressor", CAT | {"loss_function": "LogLinQuantile"}, ROWS, AMOUNT),
+    ("catboost", "CatBoostRegressor", CAT | {"loss_function": "RMSEWithUncertainty"}, ROWS, AMOUNT),
     ("catboost", "CatBoostRegressor", CAT | {"loss_function": "MultiRMSE"}, ROWS, np.c_[AMOUNT, -AMOUNT]),
 ]
 
