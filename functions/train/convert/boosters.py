@@ -1,4 +1,4 @@
-"""Convert models of XGBoost, LightGBM and CatBoost: their files, or the objects of a publisher's function.
+"""Convert boosted trees: files of XGBoost, LightGBM and CatBoost, or objects of these and of scikit-learn.
 
 Each library is imported only for a model of its own. It loads the file, gives its document, from which the graph is
 made, and says what the answers must be. Nothing is unpickled.
@@ -8,13 +8,13 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import onnx
 from sklearn.exceptions import NotFittedError
 
-from functions.train.convert import catboost_model, lightgbm_model, tree_ensemble, xgboost_model
+from functions.train.convert import catboost_model, hist_gradient_model, lightgbm_model, tree_ensemble, xgboost_model
 from functions.train.convert.converted_model import ConvertedModel, measure_parity
 from functions.train.convert.tree_ensemble import TreeEnsemble
 from functions.train.data import Array
@@ -31,14 +31,16 @@ from pilotlight.runtime.booster_format import BoosterFile, Library
 
 PARITY_ROWS = 512  # beside the trees' own thresholds, on which graph and library must agree
 INPUT_NAME, SCORES_NAME, NUMBERS_NAME = "features", "probabilities_of_classes", "numbers"
-LIBRARY_NAMES: dict[Library, str] = {"xgboost": "XGBoost", "lightgbm": "LightGBM", "catboost": "CatBoost"}
+LIBRARY_NAMES: dict[Library | Literal["sklearn"], str] = {
+    "xgboost": "XGBoost", "lightgbm": "LightGBM", "catboost": "CatBoost", "sklearn": "scikit-learn",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
 class LoadedBooster:
     """A model in its library: its trees, what it answers to rows, and the names of its classes."""
 
-    library: Library
+    library: Library | Literal["sklearn"]
     ensemble: TreeEnsemble
     predict: Callable[[Array], Array]  # in the shape of the graph's answers, or of a column of them
     labels: tuple[str, ...] = ()
@@ -59,7 +61,13 @@ def convert_booster_file(path: Path, found: BoosterFile, target: Path) -> Conver
 def find_booster(candidate: object, source_name: str) -> LoadedBooster | None:
     """Find the booster in an object of one of the libraries; None for any other object."""
     library = type(candidate).__module__.partition(".")[0]
-    load = {"xgboost": load_xgboost, "lightgbm": load_lightgbm, "catboost": load_catboost}.get(library)
+    if isinstance(candidate, hist_gradient_model.ESTIMATORS):
+        library = "sklearn"
+    elif library == "sklearn":
+        return None
+    load = {
+        "xgboost": load_xgboost, "lightgbm": load_lightgbm, "catboost": load_catboost, "sklearn": load_hist_gradient,
+    }.get(library)  # fmt: skip
     if load is None:
         return None
     try:
@@ -270,3 +278,15 @@ def read_catboost(model: Any, source_name: str) -> LoadedBooster:  # noqa: ANN40
         return np.asarray(catboost.CatBoost.predict(model, rows, prediction_type=kind, thread_count=1))
 
     return LoadedBooster("catboost", ensemble, predict, labels)
+
+
+def load_hist_gradient(candidate: Any, source_name: str) -> LoadedBooster:  # noqa: ANN401 - no types
+    """Load a histogram gradient boosting estimator of scikit-learn."""
+    ensemble = hist_gradient_model.read_estimator(candidate)
+    labels = tuple(map(str, candidate.classes_)) if ensemble.is_classifier else ()
+
+    def predict(rows: Array) -> Array:
+        table = hist_gradient_model.build_table(candidate, ensemble, rows)
+        return np.asarray(candidate.predict_proba(table) if ensemble.is_classifier else candidate.predict(table))
+
+    return LoadedBooster("sklearn", ensemble, predict, labels)

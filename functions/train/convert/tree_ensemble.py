@@ -21,6 +21,7 @@ Link = Literal[
     "identity", "sigmoid", "softmax", "exp", "signed_square", "softplus", "positive", "mean_variance"
 ]  # fmt: skip
 SMALLEST = 1e-30  # of values in made-up rows; LightGBM reads 1e-35 as 0
+LARGEST = 1e37  # of thresholds that made-up rows lie beside: larger ones divide numbers from gaps
 ML_DOMAIN = "ai.onnx.ml"
 OPSETS = {"": 18, ML_DOMAIN: 3}
 
@@ -231,7 +232,7 @@ def append_membership(
     nodes: list[Branch | Leaf],
     place: int,
     feature: int,
-    members: Sequence[int],
+    members: Sequence[float],
     inside: int,
     outside: int,
     *,
@@ -250,7 +251,7 @@ def draw_rows(ensemble: TreeEnsemble, count: int, *, with_gaps: bool = True) -> 
     random = np.random.default_rng(0)
     rows = random.standard_normal((count, len(ensemble.features)))
     for feature, tests in collect_tests(ensemble).items():
-        values = np.array([value for value, _ in tests])
+        values = np.array([value for value, _ in tests if abs(value) < LARGEST] or [0.0])
         spread = max(float(np.ptp(values)), float(np.abs(values).max()), 1e-6)
         chosen = random.choice(values, count)
         if tests[0][1] == "BRANCH_EQ":
