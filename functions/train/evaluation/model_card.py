@@ -219,8 +219,8 @@ def describe_test_set(splits: Splits, examples: int) -> str:
         return f"The test set has files of its own, {examples:,} examples; on data from elsewhere expect other numbers."
     if keys.times is not None:
         return (
-            f"The test set is the latest part of the same data, {examples:,} examples; the longer ago that is, the less "
-            "it says."
+            f"The test set is the latest part of the same data, {examples:,} examples; the longer ago that is, the "
+            "less it says."
         )
     kind = (
         "groups of the same data that were not learned from"

@@ -22,6 +22,7 @@ from functions.train.data.tabular_files import (
     RowOrigins,
     read_feature_column,
     read_group_column,
+    read_target_column,
     read_time_column,
 )
 from pilotlight.errors import InvalidInputError
@@ -330,3 +331,9 @@ def test_a_view_of_texts_is_a_text() -> None:
     codes, words = read_feature_column(table, "t", TIMES)
     assert words == ("a", "b")
     np.testing.assert_array_equal(codes, [1, 0, np.nan])
+
+
+def test_nan_is_no_target_and_no_class() -> None:
+    table = pa.table({"y": pa.array([1.0, np.nan, 2.0])})
+    with pytest.raises(InvalidInputError, match=r"a\.parquet, row 2: the target 'y' is missing, as in 1 of 3 rows"):
+        read_target_column(table, "y", TIMES)
