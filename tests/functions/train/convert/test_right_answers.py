@@ -270,7 +270,7 @@ def detector(tmp_path: Path) -> Session:
         node("Unsqueeze", "places first", "objects"),
         node("ReduceSum", "x", "total", keepdims=0),
     ]
-    constants = {"zero": np.zeros((), np.float32), "first": np.zeros(1, np.int64)}
+    constants: dict[str, Any] = {"zero": np.zeros((), np.float32), "first": np.zeros(1, np.int64)}
     outputs = [value("total", []), value("objects", [1, 2, "objects"], INT64)]
     return open_session(str(save(tmp_path / "d.onnx", nodes, [value("x", [1, 4])], outputs, constants)))
 
