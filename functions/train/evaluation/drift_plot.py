@@ -64,11 +64,8 @@ def draw_panel(axes: Axes, panel: ChartPanel) -> None:
         axes.set_ylim(0, 1.05 * min(max(*panel.before, *panel.now), MAX_BAR_RATIO * max(panel.before)) or 1.0)
         axes.step(middles, panel.now, where="mid", color=BLUE, linewidth=1.2)
     title = panel.name if panel.part == "feature" else f"answer: {panel.name}"
-    axes.set_title(
-        f"{escape_formulas(title)}\n{panel.verdict}, PSI {panel.psi:.3f}",
-        fontsize=8,
-        color=TITLE_COLOURS.get(panel.verdict, "black"),
-    )
+    said = f"{escape_formulas(title)}\n{panel.verdict}, PSI {panel.psi:.3f}"
+    axes.set_title(said, fontsize=8, color=TITLE_COLOURS.get(panel.verdict, "black"))
     axes.tick_params(labelsize=6)
     axes.set_yticks([])
 

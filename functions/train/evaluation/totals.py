@@ -62,20 +62,21 @@ class Totals(Protocol):
 
 
 def build_totals(data: Dataset, names: Collection[str] | None = None, unit: Moments | None = None) -> Totals:
-    """Build the totals for targets like those of `data`, for the default metrics and those that are named.
+    """Build the totals for targets like those of `data`: for the default metrics, the data's own, and those named.
 
-    None names all. `unit` restores the unit of scaled numbers for the errors that are in that unit.
+    Without names the curve is among them. `unit` restores the unit of scaled numbers, for errors that are in that unit.
     """
     if data.text:
         return LanguageModelTotals(data.text.tokenizer.byte_lengths)
     if data.classes:
-        return ClassificationTotals(data.classes, with_auc=names is None or "auc" in names, tops=list_tops(names))
+        wanted = {data.metric, *(("auc",) if names is None else names)}
+        return ClassificationTotals(data.classes, with_auc="auc" in wanted, tops=list_tops(wanted))
     return RegressionTotals(unit, origin=float(np.mean(data.targets, dtype=np.float64)))
 
 
-def list_tops(names: Collection[str] | None) -> tuple[int, ...]:
+def list_tops(names: Collection[str]) -> tuple[int, ...]:
     """List k of each top_k that is reported."""
-    return tuple(k for k in TOP_COUNTS if f"top_{k}" == DEFAULT_TOP or f"top_{k}" in (names or ()))
+    return tuple(k for k in TOP_COUNTS if f"top_{k}" in {DEFAULT_TOP, *names})
 
 
 class ClassificationTotals:

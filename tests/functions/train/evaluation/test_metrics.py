@@ -13,9 +13,9 @@ from functions.train.data.dataset import Dataset
 from functions.train.data.statistics import Moments
 from functions.train.evaluation import totals as module
 from functions.train.evaluation.metrics import format_metric, score_language_model, score_outputs
-from functions.train.evaluation.totals import ClassificationTotals, RegressionTotals
+from functions.train.evaluation.totals import ClassificationTotals, RegressionTotals, build_totals
 from functions.train.training.prediction import evaluate_network, predict_outputs
-from pilotlight.contracts.metric import METRICS
+from pilotlight.contracts.metric import CLASS_METRICS, METRICS, NUMBER_METRICS
 
 
 def test_balanced_accuracy_is_the_mean_of_the_classes() -> None:
@@ -89,6 +89,16 @@ def test_many_scores_are_counted_in_bins(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(module, "MAX_EXACT_SCORES", 5000)
     found = score_outputs(logits, labels, named(7)).metrics["auc"]
     assert found == pytest.approx(metrics.roc_auc_score(labels, shares, multi_class="ovr"), abs=2e-5)
+
+
+@pytest.mark.parametrize("metric", [*CLASS_METRICS, *NUMBER_METRICS])
+@pytest.mark.parametrize("names", [None, ("accuracy",)])
+def test_the_metric_of_the_data_is_always_measured(metric: str, names: tuple[str, ...] | None) -> None:
+    classes = named(12) if metric in CLASS_METRICS else ()
+    targets = np.arange(24) % 12 if classes else np.arange(24, dtype=np.float32)[:, None]
+    totals = build_totals(Dataset(np.zeros((24, 1)), targets, classes, metric=metric), names)
+    totals.add(torch.rand(24, 12 if classes else 1), torch.from_numpy(targets))
+    assert metric in totals.score().metrics
 
 
 @pytest.mark.parametrize("value", [0.0, float("nan")])
