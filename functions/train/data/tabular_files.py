@@ -372,10 +372,10 @@ def read_target_column(table: Any, name: str, origin: RowOrigins) -> Array:  # n
     """Read the target column as it is: text, truth values, whole or other numbers (N,), with a value in every row."""
     column = decode_target_column(table, name)
     kind = column.type
-    if column.null_count:
-        missing = pc.index(pc.is_null(column), pa.scalar(value=True)).as_py()
+    missing = np.flatnonzero(~find_present_values(column))
+    if len(missing):
         raise InvalidInputError(
-            f"{origin.describe_row(missing)}: the target {name!r} is missing, as in {column.null_count:,} of "
+            f"{origin.describe_row(int(missing[0]))}: the target {name!r} is missing, as in {len(missing):,} of "
             f"{len(column):,} rows; mend them, or let data.unlabelled: drop leave them out."
         )
     if is_text_type(kind):

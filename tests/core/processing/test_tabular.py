@@ -175,6 +175,8 @@ def test_whole_numbers_are_categories_without_a_point() -> None:
         ({"floor": texts("2", "9")}, r"'floor', row 1, is '9', which is none of \['1', '2', '3'\]"),
         ({"age": texts("30", "old")}, "'age', row 1, is 'old', expected a number"),
         ({"age": np.array([30, np.inf])}, "'age', row 1, is infinite"),
+        ({"age": np.array([30, 1e300])}, r"'age', row 1, is \S+e\+\d+ once scaled, beyond what float32 holds"),
+        ({"height": np.array([-1e300, 1.9])}, r"'height', row 0, is -\S+ once scaled, beyond what float32 holds"),
         ({"height": np.array([np.nan, 1.9])}, "'height', row 0, is missing, and the model takes no missing values"),
         ({"floor": texts("1", None)}, "'floor', row 1, is missing"),
         ({"height": np.array([1.6])}, "'height' has 1 rows and 'age' 2; send one value for each record"),

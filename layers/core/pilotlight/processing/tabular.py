@@ -4,7 +4,8 @@ The module knows a request's columns and the manifest's steps, not the model.
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -47,7 +48,20 @@ def build_table_feeds(
             unknown[column.name] = count
     if unknown:
         UNKNOWN_CATEGORIES.add(manifest, unknown)
-    return {steps.input: np.concatenate(parts, axis=1).astype(NUMPY_DTYPES[spec.datatype])}
+    return {steps.input: join_columns(steps, parts, NUMPY_DTYPES[spec.datatype])}
+
+
+def join_columns(steps: TablePreprocessing, parts: Sequence[Array], dtype: "np.dtype[Any]") -> Array:
+    """Join the columns, float64 [batch, 1] or wider, in the graph's type; refuse a number that is infinite there."""
+    joined = np.concatenate(parts, axis=1)
+    with np.errstate(over="ignore"):
+        cast = joined.astype(dtype)
+    if dtype.kind == "f" and np.isinf(cast).any():
+        row, place = np.argwhere(np.isinf(cast))[0]
+        ends = np.cumsum([part.shape[1] for part in parts])
+        column = steps.columns[int(np.searchsorted(ends, place, "right"))]
+        raise build_cell_error(column, row, f"is {joined[row, place]:g} once scaled, beyond what {dtype.name} holds")
+    return cast
 
 
 def split_columns(steps: TablePreprocessing, tensors: Mapping[str, Array]) -> Mapping[str, Array]:
