@@ -148,6 +148,19 @@ def read_parquet(path: Path, file_name: str, options: UserDataOptions) -> Any:  
         raise InvalidInputError(f"{file_name} cannot be read as Parquet: {format_arrow_error(exc)}.") from exc
 
 
+def read_parquet_values(path: Path) -> dict[str, list[Any]]:
+    """Read a Parquet file to Python's values by column, decimals as floats."""
+    try:
+        table = pyarrow.parquet.read_table(path, use_threads=False)
+    except (pa.ArrowInvalid, OSError) as exc:
+        raise InvalidInputError(f"{path} cannot be read as Parquet: {format_arrow_error(exc)}.") from exc
+    columns = {name: decode_dictionary_column(table.column(name)) for name in table.column_names}
+    return {
+        name: (column.cast(pa.float64()) if pa.types.is_decimal(column.type) else column).to_pylist()
+        for name, column in columns.items()
+    }
+
+
 def format_arrow_error(exc: BaseException) -> str:
     """Format an error of pyarrow's without its full stop."""
     return str(exc).strip().split("\n", 1)[0].rstrip(".")

@@ -98,16 +98,6 @@ def test_many_scores_are_counted_in_bins(monkeypatch: pytest.MonkeyPatch) -> Non
     assert found == pytest.approx(metrics.roc_auc_score(labels, shares, multi_class="ovr"), abs=2e-5)
 
 
-@pytest.mark.parametrize("metric", [*CLASS_METRICS, *NUMBER_METRICS])
-@pytest.mark.parametrize("names", [None, ("accuracy",)])
-def test_the_metric_of_the_data_is_always_measured(metric: str, names: tuple[str, ...] | None) -> None:
-    classes = named(12) if metric in CLASS_METRICS else ()
-    targets = np.arange(24) % 12 if classes else np.arange(24, dtype=np.float32)[:, None]
-    totals = build_totals(Dataset(np.zeros((24, 1)), targets, classes, metric=metric), names)
-    totals.add(torch.rand(24, 12 if classes else 1), torch.from_numpy(targets))
-    assert metric in totals.score().metrics
-
-
 @pytest.mark.parametrize("value", [0.0, float("nan")])
 def test_a_model_that_tells_no_class_from_another_is_not_right_among_the_top(value: float) -> None:
     logits, labels = np.full((20, 10), value, np.float32), np.arange(20) % 10
