@@ -28,22 +28,16 @@ CONVERT_TENSORFLOW = (
     "where TensorFlow is: pip install tf2onnx, then python -m tf2onnx.convert {} --output model.onnx, and publish "
     "model.onnx"
 )
-TFLITE = ("is a model of TensorFlow Lite, which is not read here", CONVERT_TENSORFLOW.format("--tflite {quoted}"))
-SAVED_MODEL = (
-    "is a SavedModel of TensorFlow, which is not read here",
-    CONVERT_TENSORFLOW.format("--saved-model {quoted}"),
-)
-SAVED_MODEL_PART = (
-    "is part of a SavedModel of TensorFlow, which is not read here",
-    CONVERT_TENSORFLOW.format("--saved-model {folder}"),
-)
-TENSORFLOW_GRAPH = (
-    "is a graph of TensorFlow, which is not read here",
-    CONVERT_TENSORFLOW.format("--graphdef {quoted} --inputs NAME:0 --outputs NAME:0"),
-)
-TENSORFLOW_JS = (
-    "is a model of TensorFlow.js, which is not read here",
-    CONVERT_TENSORFLOW.format("--tfjs {quoted}/model.json"),
+TENSORFLOW_SOURCES = {  # what may be brought, and tf2onnx's words for it
+    "a model of TensorFlow Lite": "--tflite {quoted}",
+    "a SavedModel of TensorFlow": "--saved-model {quoted}",
+    "part of a SavedModel of TensorFlow": "--saved-model {folder}",
+    "a graph of TensorFlow": "--graphdef {quoted} --inputs NAME:0 --outputs NAME:0",
+    "a model of TensorFlow.js": "--tfjs {quoted}/model.json",
+}
+TFLITE, SAVED_MODEL, SAVED_MODEL_PART, TENSORFLOW_GRAPH, TENSORFLOW_JS = (
+    (f"is {what}, which is not read here", CONVERT_TENSORFLOW.format(source))
+    for what, source in TENSORFLOW_SOURCES.items()
 )
 KERAS = (
     "is a model of Keras, which is not read here",
