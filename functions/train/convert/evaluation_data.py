@@ -7,7 +7,7 @@ import hashlib
 import io
 import zipfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import BinaryIO
@@ -17,7 +17,7 @@ import numpy as np
 from functions.train.data import Array
 from pilotlight.contracts.manifest import TensorSpec
 from pilotlight.errors import InvalidInputError
-from pilotlight.runtime.datatypes import NUMPY_DTYPES
+from pilotlight.runtime.datatypes import NUMPY_DTYPES, cast_numbers
 from pilotlight.runtime.example_batches import AXIS_SUFFIX, BatchLayout, find_input_layout, find_layout, run_examples
 from pilotlight.runtime.session import Session
 
@@ -52,12 +52,10 @@ class ExampleSet:
     @property
     def npz(self) -> bytes:
         """The examples as an npz file without pickles."""
-        target = io.BytesIO()
         truth = {} if self.targets is None else {self.target_name: self.targets}
         axes = {name + AXIS_SUFFIX: np.array(axis) for name, axis in self.told.items()}
         inputs = {name: v.astype(str) if v.dtype == object else v for name, v in self.inputs.items()}
-        np.savez_compressed(target, allow_pickle=False, **inputs, **truth, **axes)
-        return target.getvalue()
+        return encode_npz({**inputs, **truth, **axes})
 
     @property
     def sha256(self) -> str:
@@ -67,6 +65,16 @@ class ExampleSet:
             plain = values.astype(str) if values.dtype == object else values
             digest.update(np.ascontiguousarray(plain).tobytes())
         return digest.hexdigest()
+
+
+def encode_npz(arrays: Mapping[str, Array]) -> bytes:
+    """Encode arrays of any name as an npz; numpy.savez has arguments of its own, such as `file`, that none may have."""
+    target = io.BytesIO()
+    with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, values in arrays.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, np.asanyarray(values), allow_pickle=False)
+    return target.getvalue()
 
 
 def load_examples(file: Path, session: Session, *, with_targets: bool) -> ExampleSet:
@@ -170,7 +178,15 @@ def read_member(wrong: str, archive: "np.lib.npyio.NpzFile", name: str) -> Array
         raise InvalidInputError(f"{wrong}; its {name!r} is no array.")
     if values.dtype.kind not in "fiubUS":
         raise InvalidInputError(f"{wrong}; its {name!r} is of type {values.dtype}: save numbers or texts.")
-    return values.astype(str) if values.dtype.kind == "S" else values
+    return decode_texts(wrong, name, values) if values.dtype.kind == "S" else values
+
+
+def decode_texts(wrong: str, name: str, values: Array) -> Array:
+    """Decode an array of bytes as UTF-8; `InvalidInputError` names the row of one that is not."""
+    try:
+        return np.strings.decode(values, "utf-8")
+    except UnicodeDecodeError as exc:
+        raise InvalidInputError(f"{wrong}; its {name!r} holds {exc.object[:40]!r}, which is not UTF-8.") from exc
 
 
 def describe_content(file: Path) -> str:
@@ -194,7 +210,16 @@ def convert_to_datatype(file: Path, spec: TensorSpec, values: Array) -> Array:
         whole = values.dtype.kind == "f" and dtype.kind in "iu" and bool((values == np.rint(values)).all())
         if not whole:
             raise InvalidInputError(f"{file}: {spec.name!r} is {values.dtype}, the graph takes {spec.datatype}.")
-    return np.asarray(values, dtype, order="C")
+    if dtype.kind == "O":
+        return np.asarray(values, dtype, order="C")
+    cast, lost = cast_numbers(values, dtype)
+    if lost is not None:
+        row = np.unravel_index(lost, values.shape)[0] if values.ndim else 0
+        raise InvalidInputError(
+            f"{file}: {spec.name!r} has {values.flat[lost]} in row {row}, which {spec.datatype}, what the graph takes, "
+            "does not hold; scale the values as the model was trained on them, or mend them."
+        )
+    return cast
 
 
 def check_numbers(file: Path, session: Session, examples: ExampleSet) -> None:

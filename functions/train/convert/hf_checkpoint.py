@@ -126,7 +126,7 @@ def parse_encoder_config(folder: Path, config: Mapping[str, Any]) -> EncoderConf
         num_segments=0 if small or kind == "mpnet" else config.get("type_vocab_size", 2),
         epsilon=1e-12 if small else config.get("layer_norm_eps", 1e-12),
         activation=activation,
-        padding_id=config.get("pad_token_id") or (1 if ENCODER_KINDS[kind] in {"roberta", "mpnet"} else 0),
+        padding_id=read_padding_id(config),
         num_classes=count_head_classes(config),
         embedding_size=config.get("embedding_size", 0) if kind == "electra" else 0,
         num_distance_buckets=config.get("relative_attention_num_buckets", 32) if kind == "mpnet" else 0,
@@ -162,6 +162,13 @@ def read_encoder_sizes(file: Path, config: Mapping[str, Any]) -> list[int]:
     if missing := [key for key in keys if not isinstance(config.get(key), int) or config[key] < 1]:
         raise InvalidInputError(f"{file} has no whole number {missing[0]!r}.")
     return [config[key] for key in keys]
+
+
+def read_padding_id(config: Mapping[str, Any]) -> int:
+    """Read the id of the padding, from which RoBERTa counts positions; MPNet counts from 1 whatever its config says."""
+    kind, own = ENCODER_KINDS[config["model_type"]], config.get("pad_token_id")
+    usual = 1 if kind in {"roberta", "mpnet"} else 0
+    return usual if kind == "mpnet" or not isinstance(own, int) else own
 
 
 def count_head_classes(config: Mapping[str, Any]) -> int:

@@ -31,6 +31,11 @@ def convert_python_object(location: str, name: str, target: Path) -> ConvertedMo
         result = attribute if estimator or is_torch_module(attribute) or not callable(attribute) else attribute()
     except InvalidInputError:
         raise
+    except SystemExit as exc:
+        raise InvalidInputError(
+            f"{source_name} ended the program by SystemExit({exc.code!r}). Put what only a command needs below "
+            'if __name__ == "__main__".'
+        ) from exc
     except Exception as exc:
         message = " ".join(str(exc).split())[:300].rstrip(".")
         raise InvalidInputError(f"{source_name} raised {type(exc).__name__}: {message}.") from exc

@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import TracebackType
@@ -129,7 +129,8 @@ class QuantizerProcess:
             return
         process.kill()
         for stream in (process.stdin, process.stdout):
-            cast("IO[bytes]", stream).close()
+            with suppress(BrokenPipeError):  # it ended before it read the last job
+                cast("IO[bytes]", stream).close()
         process.wait()
         self._process = None
 

@@ -6,13 +6,16 @@ nothing is guessed: then only the agreement of the variants is measured.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import prod
 
 import numpy as np
 
 from functions.train.data import Array
 from pilotlight.errors import InvalidInputError
+from pilotlight.runtime.datatypes import cast_numbers
 
 MAX_NAMED = 5  # labels that an error lists
+MAX_DIGITS = 18  # of a class that is written as text; no graph has so many
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,6 +47,8 @@ def interpret_answers(file: str, values: Array, scores: Array, labels: Sequence[
         values = values[:, 0]
     shape = scores.shape[1:]
     if scores.dtype.kind in "iu" and scores.size == len(scores):
+        if values.ndim > 1:
+            return interpret_rows(file, values, len(labels) or find_width(values), labels)
         return interpret_classes(file, values, max(len(labels), find_largest(values) + 1), labels, is_open=True)
     if scores.dtype.kind != "f" or len(shape) > 2 or 0 in shape:
         return Unjudged(f"answers of shape {[*shape]} for each example have no right ones that are known here")
@@ -53,7 +58,16 @@ def interpret_answers(file: str, values: Array, scores: Array, labels: Sequence[
         return Unjudged(f"the graph gives {list(shape)} numbers for each example, the file {list(values.shape[1:])}")
     if values.ndim == 2 and len(shape) == 1:
         return interpret_rows(file, values, shape[0], labels)
+    if values.ndim != len(shape):
+        return Unjudged(
+            f"the right answers have {find_width(values)} values for each example, the graph gives one class"
+        )
     return interpret_classes(file, values, shape[-1], labels)
+
+
+def find_width(values: Array) -> int:
+    """Find how many values each example has."""
+    return prod(values.shape[1:])
 
 
 def find_largest(values: Array) -> int:
@@ -71,8 +85,10 @@ def interpret_classes(
     largest = int(indices.max(initial=0))
     if largest >= count:
         if not is_open:
+            row = np.argwhere(indices == largest)[0][0]
             raise InvalidInputError(
-                f"The right answers go up to class {largest}, the graph gives scores for [{count}]."
+                f"{file}: the right answers go up to class {largest}, in row {row}, and the graph gives scores for "
+                f"{count} classes, of which the first is 0; mend them, or leave such rows out."
             )
         count = largest + 1
     names = tuple(labels) if len(labels) == count else tuple(map(str, range(count)))
@@ -83,22 +99,28 @@ def to_indices(file: str, values: Array, count: int, labels: Sequence[str]) -> A
     """Convert classes to whole numbers: texts by the labels, floats that are whole."""
     if values.dtype.kind == "U":
         return look_up_labels(file, values, count, labels)
-    if values.dtype.kind == "f":
-        wrong = np.flatnonzero(~(values == np.rint(values)))
-        if len(wrong):
-            place = np.unravel_index(wrong[0], values.shape)[0]
-            raise InvalidInputError(
-                f"{file}: the right answer of row {place} is {values.flat[wrong[0]]:g}, and the graph gives scores for "
-                f"{count} classes; a class is a whole number from 0, or a label."
-            )
-    return values.astype(np.int64)
+    indices, wrong = cast_numbers(values, np.dtype(np.int64))
+    if wrong is not None:
+        raise build_class_error(file, values, wrong, count)
+    return indices
+
+
+def build_class_error(file: str, values: Array, place: int, count: int) -> InvalidInputError:
+    """Build the error of a right answer, at this place of the flat array, that is no class."""
+    return InvalidInputError(
+        f"{file}: the right answer of row {np.unravel_index(place, values.shape)[0]} is "
+        f"{str(values.flat[place])[:40]}, and the graph gives scores for {count} classes; a class is "
+        "a whole number from 0, or a label."
+    )
 
 
 def look_up_labels(file: str, values: Array, count: int, labels: Sequence[str]) -> Array:
     """Look texts up among the labels; without labels, texts of digits are indices."""
     known = {label: place for place, label in enumerate(labels)}
     if not known:
-        if all(text.strip().removeprefix("-").isdigit() for text in values.flat):
+        if all(text.strip().removeprefix("-").isdecimal() for text in values.flat):
+            if long := [place for place, text in enumerate(values.flat) if len(text.strip()) > MAX_DIGITS]:
+                raise build_class_error(file, values, long[0], count)
             return np.array([int(text) for text in values.flat], np.int64).reshape(values.shape)
         raise InvalidInputError(
             f"{file}: the right answers are texts such as {str(values.flat[0])!r}, and the model has no labels; give "
@@ -125,8 +147,8 @@ def shift_signs(file: str, indices: Array, count: int) -> Array:
 
 def interpret_rows(file: str, values: Array, count: int, labels: Sequence[str]) -> RightAnswers | Unjudged:
     """Interpret rows with as many values as there are classes: a single 1 among zeros is the class."""
-    width = values.shape[1]
-    if values.dtype.kind == "U" or width != count:
+    width = find_width(values)
+    if values.dtype.kind == "U" or width != count or values.ndim != 2:
         return Unjudged(f"the right answers have {width} values for each example, the graph gives {count}")
     ones = (values == 1).sum(axis=1)
     if ((values == 0).sum(axis=1) + ones == width).all() and (ones == 1).all():

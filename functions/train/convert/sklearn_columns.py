@@ -30,6 +30,7 @@ class EstimatorColumns:
     selects_by_name: bool  # and selects them by name
     vocabularies: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # of columns with whole texts
     takes_texts: bool = False  # the estimator takes a list of texts, and no table
+    takes_double: bool = False  # the graph computes in float64, and not in float32
 
     @property
     def text_columns(self) -> list[str]:
@@ -57,7 +58,8 @@ class EstimatorColumns:
             lengths = random.integers(1, MAX_TEXT_WORDS, rows)
             texts = [" ".join(random.choice(np.array([*words, "unheard"], object), length)) for length in lengths]
             samples[name] = np.array(texts, object).reshape(rows, 1)
-        return samples
+        dtype = np.float64 if self.takes_double else np.float32
+        return {name: values if values.dtype == object else values.astype(dtype) for name, values in samples.items()}
 
 
 def detect_columns(estimator: Any, source_name: str) -> EstimatorColumns:  # noqa: ANN401 - scikit-learn ships no types

@@ -1,7 +1,8 @@
 """Convert a fitted scikit-learn estimator or pipeline over a table of numbers and text, using skl2onnx."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,7 @@ import numpy as np
 import onnx
 import sklearn.base
 from skl2onnx import _supported_operators, to_onnx
-from skl2onnx.common import tree_ensemble
-from skl2onnx.common.data_types import FloatTensorType, StringTensorType
+from skl2onnx.common.data_types import DoubleTensorType, FloatTensorType, StringTensorType
 
 from functions.train.convert import sklearn_boosters
 from functions.train.convert.converted_model import ConvertedModel, measure_parity
@@ -46,8 +46,25 @@ INPUT_NAME, SCORES_NAME, NUMBERS_NAME = "features", "probabilities_of_classes", 
 
 
 def convert_estimator(estimator: Any, source_name: str, target: Path) -> ConvertedModel:  # noqa: ANN401 - scikit-learn ships no types
-    """Convert the estimator: a classifier's graph outputs the probabilities of its classes, any other its numbers."""
+    """Convert the estimator: a classifier's graph outputs the probabilities of its classes, any other its numbers.
+
+    What comes before boosted trees is computed in float64 if that can be converted: their thresholds are values of the
+    training, which another rounding takes to the other side.
+    """
     input_columns = detect_columns(estimator, source_name)
+    if sklearn_boosters.holds_booster(estimator):
+        with suppress(InvalidInputError, ParityError):
+            return convert_columns(estimator, replace(input_columns, takes_double=True), source_name, target)
+    return convert_columns(estimator, input_columns, source_name, target)
+
+
+def convert_columns(
+    estimator: Any,  # noqa: ANN401 - scikit-learn ships no types
+    input_columns: EstimatorColumns,
+    source_name: str,
+    target: Path,
+) -> ConvertedModel:
+    """Convert the estimator over columns of float32 or float64."""
     is_classifier = sklearn.base.is_classifier(estimator)
     if is_classifier and not hasattr(estimator, "predict_proba"):
         raise InvalidInputError(f"{source_name} has no predict_proba; a classifier is served with its probabilities.")
@@ -137,7 +154,7 @@ def convert_to_onnx(
             "estimators in its place, or publish a torch module that computes the same."
         )
     try:
-        with patch_tree_converter(), unflatten_voting(estimator):
+        with unflatten_voting(estimator):
             graph = to_onnx(
                 estimator,
                 initial_types=get_input_types(input_columns),
@@ -196,21 +213,6 @@ def choose_output_name(input_columns: EstimatorColumns, *, is_classifier: bool) 
 
 
 @contextmanager
-def patch_tree_converter() -> Iterator[None]:
-    """Patch skl2onnx 1.20.0 to convert histogram gradient boosting: it passes a bool where onnx needs a number."""
-    original = tree_ensemble.add_node
-
-    def add_node(*words: Any, nodes_missing_value_tracks_true: object = 0, **more: Any) -> None:  # noqa: ANN401
-        original(*words, nodes_missing_value_tracks_true=int(bool(nodes_missing_value_tracks_true)), **more)
-
-    tree_ensemble.add_node = add_node
-    try:
-        yield
-    finally:
-        tree_ensemble.add_node = original
-
-
-@contextmanager
 def unflatten_voting(estimator: Any) -> Iterator[None]:  # noqa: ANN401 - scikit-learn ships no types
     """Set `flatten_transform` of voting classifiers as skl2onnx wants it; their predictions do not depend on it."""
     parts = [part for part in (estimator, *get_sub_estimators(estimator)) if hasattr(part, "flatten_transform")]
@@ -226,10 +228,11 @@ def unflatten_voting(estimator: Any) -> Iterator[None]:  # noqa: ANN401 - scikit
 
 def get_input_types(input_columns: EstimatorColumns) -> list[tuple[str, Any]]:
     """Return the graph's input types for skl2onnx, [None, 1] by column or [None, width]."""
+    numbers = DoubleTensorType if input_columns.takes_double else FloatTensorType
     if not input_columns.has_separate_inputs:
-        return [(INPUT_NAME, FloatTensorType([None, len(input_columns.names)]))]
+        return [(INPUT_NAME, numbers([None, len(input_columns.names)]))]
     texts = set(input_columns.text_columns)
-    return [(name, (StringTensorType if name in texts else FloatTensorType)([None, 1])) for name in input_columns.names]
+    return [(name, (StringTensorType if name in texts else numbers)([None, 1])) for name in input_columns.names]
 
 
 def shorten_message(error: Exception) -> str:

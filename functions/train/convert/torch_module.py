@@ -67,7 +67,12 @@ def prepare_module(module: nn.Module, inputs: Sequence[Tensor], source_name: str
             "on the "
             "module and its example inputs."
         )
-    return deepcopy(original).cpu().eval().requires_grad_(False)
+    try:
+        return deepcopy(original).cpu().eval().requires_grad_(False)
+    except Exception as exc:  # a module may have attributes of any kind
+        raise InvalidInputError(
+            f"{source_name}, a {type(original).__name__}, cannot be copied: {format_root_cause(exc)}."
+        ) from exc
 
 
 def build_dynamic_shapes(module: nn.Module, count: int) -> DynamicShapes:
@@ -170,15 +175,34 @@ def repeat_single_example(tensor: Tensor) -> Tensor:
 
 def build_feed(names: Sequence[str], inputs: Sequence[Tensor]) -> Feeds:
     """Build a feed: inputs by name."""
-    return {name: np.ascontiguousarray(one.detach().numpy()) for name, one in zip(names, inputs, strict=True)}
+    return {
+        name: np.ascontiguousarray(to_array(one, f"takes {name!r}")) for name, one in zip(names, inputs, strict=True)
+    }
+
+
+def to_array(tensor: Tensor, does: str) -> Array:
+    """Return a tensor as an array; `InvalidInputError` for one that numpy does not hold, with what the module does."""
+    try:
+        return np.asarray(tensor.detach().numpy())
+    except (TypeError, RuntimeError) as exc:
+        layout = "" if tensor.layout is torch.strided else f" of layout {tensor.layout}"
+        raise InvalidInputError(
+            f"The module {does} as {tensor.dtype}{layout}, which no array holds; give float32, or whole numbers."
+        ) from exc
 
 
 def run_module(module: Any, inputs: Sequence[Tensor]) -> Mapping[str, Array]:  # noqa: ANN401 - what torch calls a module
     """Run the module and return its answer by name: a mapping's keys, else output, or output_0, output_1 ..."""
-    with torch.no_grad():
-        answer = module(*inputs)
+    try:
+        with torch.no_grad():
+            answer = module(*inputs)
+    except Exception as exc:  # the publisher's own code
+        shapes = " and ".join(str(list(one.shape)) for one in inputs)
+        raise InvalidInputError(
+            f"The module does not answer its example inputs, {shapes}: {format_root_cause(exc)}."
+        ) from exc
     if isinstance(answer, Tensor):
-        return {"output": answer.numpy()}
+        return {"output": to_array(answer, "answers 'output'")}
     named = (
         answer
         if isinstance(answer, Mapping)
@@ -188,7 +212,7 @@ def run_module(module: Any, inputs: Sequence[Tensor]) -> Mapping[str, Array]:  #
         raise InvalidInputError(
             f"The module answers with a {type(answer).__name__} of {odd[0]}; it must be of tensors."
         )
-    return {str(name): one.numpy() for name, one in named.items()}
+    return {str(name): to_array(one, f"answers {str(name)!r}") for name, one in named.items()}
 
 
 def flatten_answer(answer: Any) -> list[Any]:  # noqa: ANN401 - whatever the module gave

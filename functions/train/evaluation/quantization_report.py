@@ -156,8 +156,10 @@ class AgreementTotals:
         self._same, self._count = self._same + int(same.sum()), self._count + same.size
 
     def compute(self) -> float:
-        """Compute the agreement over what was added."""
-        return self._numbers.score().metrics["r2"] if self._numbers else self._same / self._count
+        """Compute the agreement over what was added; of numbers that are all alike, whether they are repeated."""
+        if self._numbers is None:
+            return self._same / self._count
+        return self._numbers.score().metrics.get("r2", float(self.max_abs == 0))
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,8 @@
 
 Each kind of target has its totals. `add` takes the outputs of a batch on any device, `merge` adds what other processes
 have, and `score` computes the metrics. The memory does not grow with the number of examples. The metrics are
-scikit-learn's; `auc` of more than a million scores differs from it by about 1e-5.
+scikit-learn's; `auc` of more than a million scores differs from it by about 1e-5, and of equal scores the first class
+counts as the more probable one, for top-k as for accuracy.
 """
 
 from collections.abc import Collection, Iterator, Sequence
@@ -42,14 +43,15 @@ class Totals(Protocol):
 
 
 def build_totals(data: Dataset, names: Collection[str] | None = None, unit: Moments | None = None) -> Totals:
-    """Build the totals for targets like those of `data`, for the default metrics and those that are named.
+    """Build the totals for targets like those of `data`: the default metrics, its own, and those that are named.
 
-    None names all. `unit` restores the unit of scaled numbers for the errors that are in that unit.
+    None names all but top_k. `unit` restores the unit of scaled numbers for the errors that are in that unit.
     """
     if data.text:
         return LanguageModelTotals(data.text.tokenizer.byte_lengths)
     if data.classes:
-        return ClassificationTotals(data.classes, with_auc=names is None or "auc" in names, tops=list_tops(names))
+        wanted = {*(names or ()), data.metric}
+        return ClassificationTotals(data.classes, with_auc=names is None or "auc" in wanted, tops=list_tops(wanted))
     return RegressionTotals(unit, origin=float(np.mean(data.targets, dtype=np.float64)))
 
 
@@ -77,7 +79,7 @@ class ClassificationTotals:
             self.hits += count_labels(labels[answers == labels], size)
             self.loss += compute_losses(rows, labels).sum().cpu()
             if self._tops:
-                ranks = (rows > rows.gather(1, labels[:, None])).sum(dim=1)
+                ranks = count_ahead(rows, labels)
                 self.top_hits += torch.stack([(ranks < k).sum() for k in self._tops]).cpu()
             if self._curve:
                 self._curve.add(rows, labels)
@@ -219,13 +221,13 @@ class RegressionTotals:
         process_group.sum_over_ranks(self.sums)
 
     def score(self) -> Score:
-        """Score R2, the share of the variance that is explained, and mean distances in the target's unit."""
+        """Score R2, the share of the variance that is explained if there is any, and distances in the target's unit."""
         count, squares, distance, share, total, total_squares = self.sums.tolist()
         squared, mean = squares / count, total / count
         spread = total_squares / count - mean**2
         known = spread > 1e-12 * max(mean**2, total_squares / count)  # where all are alike there is nothing to explain
-        metrics = {
-            "r2": 1 - squared / spread if known else float("nan"),
+        explained = {"r2": 1 - squared / spread} if known else {}
+        metrics = explained | {
             "rmse": self._scale * squared**0.5,
             "mae": self._scale * distance / count,
             "mape": share / count,
@@ -278,6 +280,14 @@ def find_largest(rows: torch.Tensor) -> torch.Tensor:
     if rows.device.type != "cpu" or rows.dtype == torch.bfloat16:
         return rows.argmax(dim=1)
     return torch.from_numpy(np.asarray(rows.numpy().argmax(axis=1)))
+
+
+def count_ahead(rows: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Count the classes that come before the right one, (n,): of equal scores the first comes first, and NaN last."""
+    chosen = rows.gather(1, labels[:, None])
+    ahead = ~(rows < chosen)
+    ahead &= (rows != chosen) | (torch.arange(rows.shape[1], device=rows.device) < labels[:, None])
+    return ahead.sum(dim=1)
 
 
 def compute_losses(rows: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:

@@ -270,6 +270,8 @@ def build_table_model() -> Manifest:
         b"a,b,c,\n1.5,3,true,\n,4,false,\n",
         b"a,b,c\n1.5,3,true,\n,4,false,\n",
         b"a,b,c\n+1.5,3.,1\n#N/A,4.0,0",
+        b"\n\r\na,b,c\n1.5,3,1\n\n,4,0\n",  # as some editors leave blank lines
+        b"sep=,\r\na,b,c\r\n1.5,3,1\r\n,4,0\r\n",  # for Excel
     ],
 )
 def test_tables_of_excel_pandas_and_r(text: bytes) -> None:
@@ -283,6 +285,9 @@ def test_tables_of_excel_pandas_and_r(text: bytes) -> None:
         (b"a;b;c\r\n1,5;3;1\r\n", "one column, 'a;b;c', with semicolons in it: separate columns by commas"),
         (b"a\tb\tc\n1.5\t3\t1\n", "with tabs in it"),
         (b'a,b,c\n"1,5",3,1\n', "'1,5' is no number: write a point for the comma"),
+        (b'"";"a";"b"\n"1";1,5;2\n', "with semicolons in it"),  # R's write.csv2
+        (b"sep=;\r\na;b;c\r\n1,5;3;1\r\n", "'a;b;c', with semicolons in it"),
+        ("a,b,c\n1,2,3\n".encode("utf-16-le"), "null characters, as UTF-16 without a byte order mark has"),
         (b"a,b,c\n1,2\n", "Row 0 has 2 values, but there are 3 columns"),
         (b"a,b,c\n1,2,3,4\n1,2,3\n", "Row 0 has 4 values"),
     ],
@@ -290,6 +295,26 @@ def test_tables_of_excel_pandas_and_r(text: bytes) -> None:
 def test_what_a_table_lacks_is_told(text: bytes, says: str) -> None:
     with pytest.raises(InvalidInputError, match=says):
         mlflow.decode_request(text, CSV, build_table_model())
+
+
+def test_a_first_line_of_numbers_is_no_names() -> None:
+    """The record in it would be lost, and the others answered as if there had been no such."""
+    for text in (b"1,2,3\n4,5,6\n", b"5.1,3.5,1.4\n4.9,3.0,1.4\n", b"-1, 0,1e3\n4,5,6"):
+        with pytest.raises(InvalidInputError, match="put a line of names before it"):
+            mlflow.decode_request(text, CSV, manifest("FP32", "rows", 3))
+    found = mlflow.decode_request(b"0,1,2\n4,5,6\n", CSV, manifest("FP32", "rows", 3))["x"]  # pandas' own names
+    assert found.tolist() == [[4, 5, 6]]
+    scaling = Standardization(("2020", "2021"), (0.0,) * 2, (1.0,) * 2)
+    draft = replace(fakes.draft(inputs=(TensorSpec("x", "FP32", ("rows", 2)),)), input_standardization=scaling)
+    model = build_manifest(draft, (ManifestFile("model.onnx", 1, "0" * 64),))
+    assert mlflow.decode_request(b"2021,2020\n4,5\n", CSV, model)["x"].tolist() == [[5, 4]]
+
+
+def test_a_comma_behind_each_line_is_no_column() -> None:
+    found = mlflow.decode_request(b"a,b,c,\n1,2,3,\n4,5,6,\n", CSV, manifest("FP32", "rows", 3))["x"]
+    assert found.tolist() == [[1, 2, 3], [4, 5, 6]]
+    with pytest.raises(InvalidInputError, match=r"is no number"):
+        mlflow.decode_request(b"a,b,\n1,2,x\n", CSV, manifest("FP32", "rows", 3))
 
 
 @pytest.mark.parametrize("size", [200_000, 3_000_000])

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from pilotlight.cli import app
+from tests.captured import count_captured, read_captured
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -24,10 +25,10 @@ def run(store: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixtur
 
     def command(*words: str) -> tuple[int, str, str]:
         monkeypatch.setattr("sys.argv", ["pilotlight", *words])
-        capfd.readouterr()
+        starts = count_captured()
         with pytest.raises(SystemExit) as ended:
             app()
-        code, (out, err) = int(ended.value.code or 0), capfd.readouterr()
+        code, (out, err) = int(ended.value.code or 0), read_captured(starts)
         assert code == 0 or out or err, f"exit code {code} without a word, for {ended.value.__context__!r}"
         return code, out, err
 

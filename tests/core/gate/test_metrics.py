@@ -44,6 +44,20 @@ def test_loss_of_even_odds_is_log_two_and_lower_is_better() -> None:
     assert metrics.compute_gain(METRICS["loss"], sure, even) > 0
 
 
+@pytest.mark.parametrize(("value", "found"), [(0.0, [0.3, 0.5, 1.0]), (float("nan"), [0.0, 0.0, 0.0])])
+def test_answers_that_tell_no_class_from_another_are_not_right_among_the_top(value: float, found: list[float]) -> None:
+    answers = EvaluationOutputs(np.full((20, 10), value, np.float32), np.arange(20) % 10)
+    shares = [metrics.compute_metric(METRICS[f"top_{count}"], answers) for count in (3, 5, 10)]
+    assert shares == pytest.approx(found)
+
+
+def test_of_equal_scores_the_first_classes_are_among_the_top() -> None:
+    answers = EvaluationOutputs(np.array([[1, 3, 3, 3, 0, 2]] * 6, np.float32), np.arange(6))
+    assert metrics.compute_metric(METRICS["accuracy"], answers) == pytest.approx(1 / 6)
+    shares = [metrics.compute_metric(METRICS[f"top_{count}"], answers) for count in (3, 5)]
+    assert shares == pytest.approx([3 / 6, 5 / 6])
+
+
 def test_a_paired_bootstrap_is_sure_of_what_is_always_worse() -> None:
     theirs = classified([True] * 95 + [False] * 5)
     ours = classified([True] * 80 + [False] * 20)

@@ -55,6 +55,20 @@ def test_numbers_may_come_as_text() -> None:
     np.testing.assert_allclose(rows(given), rows(people()), atol=1e-5)
 
 
+@pytest.mark.parametrize("gap", ["NA", "nan", "NULL", "#N/A", " "])
+def test_words_for_a_missing_value_are_those_of_a_csv_body(gap: str) -> None:
+    found = rows(people(age=texts(gap, "50"), city=texts(gap, "Bern")))
+    np.testing.assert_array_equal(found, rows(people(age=np.array([np.nan, 50.0]), city=texts(None, "Bern"))))
+    known = TableColumn(name="a", categories=("NA", "EU"), missing="EU")  # Namibia, or North America
+    assert rows({"a": texts("NA", "")}, (known,)).tolist() == [[1, 0], [0, 1]]
+
+
+@pytest.mark.parametrize("text", ["1_000", "٣", "0x1F", "1e", "infinity"])
+def test_what_python_alone_takes_for_a_number_is_refused(text: str) -> None:
+    with pytest.raises(InvalidInputError, match=r"Column .age., row 0, is .*, expected a number"):
+        rows(people(age=texts(text, "50")))
+
+
 def test_truth_values_may_come_as_text() -> None:
     found = rows({"a": texts("True", "false", "1", "FALSE")}, (TableColumn(name="a"),))
     assert found.ravel().tolist() == [1, 0, 1, 0]

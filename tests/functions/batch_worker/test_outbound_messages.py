@@ -267,5 +267,7 @@ def test_tables_read_in_spans_are_the_table(rows: list[tuple[str, str]], length:
 
 def rows_of(data: bytes, start: int, first: int) -> list[record_reader.InputItem]:
     return list(
-        record_reader.parse_csv_rows(["a", "b"], record_reader.split_lines([data] if data else [], start, first))
+        record_reader.parse_csv_rows(
+            record_reader.TableHeader(["a", "b"]), record_reader.split_lines([data] if data else [], start, first)
+        )
     )

@@ -136,10 +136,17 @@ def measure_classes(outputs: Array, targets: Array) -> tuple[Array, Array]:
         shifted = rows[some].astype(np.float64)
         shifted -= shifted.max(axis=1, keepdims=True)
         chosen = np.take_along_axis(shifted, labels[some, None], axis=1)
-        ranks[some] = (shifted > chosen).sum(axis=1)
+        ranks[some] = count_ahead(shifted, chosen, labels[some])
         losses[some] = np.log(np.exp(shifted).sum(axis=1)) - chosen[:, 0]
     inside = [share_of_each((ranks < count).reshape(targets.shape)) for count in TOP_COUNTS]
     return losses.reshape(len(targets), -1).mean(axis=1), np.stack(inside, axis=1)
+
+
+def count_ahead(rows: Array, chosen: Array, labels: Array) -> Array:
+    """Count the classes that come before the right one, (n,): of equal scores the first comes first, and NaN last."""
+    ahead = ~(rows < chosen)
+    ahead &= (rows != chosen) | (np.arange(rows.shape[1]) < labels[:, None])
+    return np.asarray(ahead.sum(axis=1))
 
 
 def compute_log_odds(rows: Array) -> Array:

@@ -1,6 +1,7 @@
 """Read a publisher's requests for a graph: an npz file of its inputs by name, or V2 infer requests in JSON."""
 
 import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from msgspec import Struct
 
 from pilotlight.contracts.manifest import TensorSpec
 from pilotlight.errors import InvalidInputError
-from pilotlight.runtime.datatypes import NUMPY_DTYPES, Array
+from pilotlight.runtime.datatypes import NUMPY_DTYPES, Array, cast_numbers
 from pilotlight.runtime.request_search import Feeds
 
 MAX_REQUESTS = 8  # of a file, that are recorded
@@ -46,7 +47,7 @@ def load_npz(file: Path) -> list[Mapping[str, Array]]:
     try:
         with np.load(file, allow_pickle=False) as held:
             return [{name: held[name] for name in held.files}]
-    except (ValueError, zipfile.BadZipFile, EOFError) as exc:
+    except (ValueError, OSError, EOFError, SyntaxError, zlib.error, zipfile.BadZipFile) as exc:
         raise InvalidInputError(
             f"{file} does not read as arrays: {exc}; save it with numpy.savez, text as arrays of dtype str."
         ) from exc
@@ -73,9 +74,20 @@ def to_array(file: Path, tensor: SampleTensor) -> Array:
     if dtype is None:
         raise InvalidInputError(f"{file} has {tensor.name!r} of datatype {tensor.datatype!r}, which V2 does not know.")
     try:
-        return np.asarray(np.array(tensor.data, dtype).reshape(tensor.shape))
+        given = np.array(tensor.data, object).reshape(tensor.shape)
+        with np.errstate(all="ignore"):
+            values = given if dtype.kind == "O" else np.array(given.tolist(), dtype)
     except (ValueError, TypeError, OverflowError) as exc:
-        raise InvalidInputError(f"{file} has {tensor.name!r} with data that do not fit its shape: {exc}.") from exc
+        raise InvalidInputError(
+            f"{file} has {tensor.name!r} with data that do not fit its shape or datatype, {list(tensor.shape)} "
+            f"{tensor.datatype}: {exc}."
+        ) from exc
+    is_lost = np.isinf(values) & np.isfinite(given.astype(np.float64)) if dtype.kind == "f" else values != given
+    if is_lost.any():
+        raise InvalidInputError(
+            f"{file} has {tensor.name!r} with values that are no {tensor.datatype}, such as {given[is_lost][0]!r}."
+        )
+    return values
 
 
 def build_sample(file: Path, arrays: Mapping[str, Array], inputs: Sequence[TensorSpec]) -> Feeds:
@@ -101,8 +113,10 @@ def convert_values(file: Path, spec: TensorSpec, values: Array) -> Array:
     dtype = NUMPY_DTYPES[spec.datatype]
     if values.dtype.kind not in "biuf":
         raise InvalidInputError(f"{file} has {spec.name!r} of {values.dtype}; the graph takes {expected}.")
-    with np.errstate(all="ignore"):
-        converted = values.astype(dtype)
-    if dtype.kind in "biu" and not np.array_equal(converted.astype(values.dtype), values):
-        raise InvalidInputError(f"{file} has {spec.name!r} with values that are no {spec.datatype}.")
+    converted, lost = cast_numbers(values, dtype)
+    if lost is not None:
+        raise InvalidInputError(
+            f"{file} has {spec.name!r} with values that are no {spec.datatype}, such as {values.flat[lost]}; the graph "
+            f"takes {expected}."
+        )
     return converted

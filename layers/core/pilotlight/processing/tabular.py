@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 import msgspec
 import numpy as np
 
+from pilotlight.api.written_numbers import MISSING_WORDS, CellError, parse_number
 from pilotlight.contracts.manifest import Manifest
 from pilotlight.contracts.processing import TableColumn, TablePreprocessing
 from pilotlight.errors import InvalidInputError
@@ -79,14 +80,16 @@ def standardise_column(column: TableColumn, values: Array) -> Array:
 
 
 def parse_numbers(column: TableColumn, values: Array) -> Array:
-    """Parse numbers and booleans from text, as in a CSV file; a blank or None is missing."""
+    """Parse numbers and booleans from text, as in a CSV body; a blank, NA and None are missing."""
     numbers = np.full(len(values), np.nan)
     for row, value in enumerate(values):
         text = "" if value is None else str(value).strip()
         try:
-            numbers[row] = BOOLEAN_WORDS[text] if text in BOOLEAN_WORDS else float(text) if text else np.nan
-        except ValueError as exc:
+            number = BOOLEAN_WORDS[text] if text in BOOLEAN_WORDS else parse_number(text)
+        except CellError as exc:
             raise build_cell_error(column, row, f"is {text!r}, expected a number") from exc
+        if number is not None:
+            numbers[row] = float(number)
     return numbers
 
 
@@ -100,7 +103,7 @@ def encode_categories(column: TableColumn, values: Array) -> tuple[Array, int]:
     codes = np.array([places.get(text, NO_CATEGORY) for text in texts])
     if codes.min() >= 0:
         return spread_codes(column, codes), 0
-    missing = np.array([not text for text in texts]) & (codes < 0)
+    missing = np.array([text in MISSING_WORDS for text in texts]) & (codes < 0)
     unknown = ~missing & (codes < 0)
     if missing.any():
         codes[missing] = get_fill_code(column, missing)

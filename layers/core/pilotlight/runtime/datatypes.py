@@ -42,3 +42,16 @@ ORT_DATATYPES: dict[str, Datatype] = {
     "tensor(double)": "FP64",
     "tensor(string)": "BYTES",
 }
+
+
+def cast_numbers(values: Array, dtype: "np.dtype[Any]") -> tuple[Array, int | None]:
+    """Cast numbers, and find the place, in the flat array, of the first that the type does not hold; None of none.
+
+    A value is lost that is not whole or beyond the type's range; floats are rounded, but none becomes infinite.
+    """
+    if values.dtype == dtype:
+        return np.asarray(values, order="C"), None
+    with np.errstate(all="ignore"):
+        cast = np.asarray(values, dtype, order="C")
+        lost = np.isfinite(values) & ~np.isfinite(cast) if dtype.kind == "f" else cast != values
+    return cast, next(iter(np.flatnonzero(lost).tolist()), None)

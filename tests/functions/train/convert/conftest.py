@@ -14,6 +14,7 @@ from pilotlight.contracts.manifest import Manifest
 from pilotlight.local.gateway import Gateway
 from pilotlight.registry.registry import Registry
 from pilotlight.storage.object_store import open_store
+from tests.captured import count_captured, read_captured
 
 ROOT = Path(__file__).parents[4]
 Publish = Callable[..., Manifest]
@@ -51,10 +52,10 @@ def command(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) 
 
     def run(*words: object) -> tuple[int, str, str]:
         monkeypatch.setattr("sys.argv", ["pilotlight", "publish", *map(str, words)])
-        capfd.readouterr()
+        starts = count_captured()
         with pytest.raises(SystemExit) as ended:
             app()
-        return int(ended.value.code or 0), *capfd.readouterr()
+        return int(ended.value.code or 0), *read_captured(starts)
 
     return run
 

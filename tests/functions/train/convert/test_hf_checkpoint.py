@@ -175,18 +175,37 @@ def test_a_grade_is_a_number_and_no_class_of_one(
     np.testing.assert_allclose(ask(client, manifest, "prediction"), expected, atol=1e-4)
 
 
-def test_robertas_places_count_from_behind_the_padding(tmp_path: Path) -> None:
-    config = CONFIG | {"model_type": "roberta", "type_vocab_size": 1, "pad_token_id": 1}
+@pytest.mark.parametrize("padding", [0, 1])
+def test_robertas_places_count_from_behind_the_padding(tmp_path: Path, padding: int) -> None:
+    config = CONFIG | {"model_type": "roberta", "type_vocab_size": 1, "pad_token_id": padding}
     tensors = weights("roberta.", "encoder.layer", BERT, segments=1)
     path = folder(tmp_path / "m", config, tensors)
     shape = hf_checkpoint.parse_encoder_config(path, config)
-    ids = [0, 500, 600, 2]
-    batch = torch.tensor([ids, [0, 2, 1, 1]])
+    ids = [5, 500, 600, 2]
+    batch = torch.tensor([ids, [5, 2, padding, padding]])
     with torch.no_grad():
-        found = hf_checkpoint.load_encoder(path, shape)(batch, (batch != 1).to(torch.int64))
-    for row, real in ((0, ids), (1, [0, 2])):
-        expected = states(tensors, "roberta.", "encoder.layer", BERT, embedded(tensors, "roberta.", real, first=2))
+        found = hf_checkpoint.load_encoder(path, shape)(batch, (batch != padding).to(torch.int64))
+    for row, real in ((0, ids), (1, [5, 2])):
+        places = embedded(tensors, "roberta.", real, first=padding + 1)
+        expected = states(tensors, "roberta.", "encoder.layer", BERT, places)
         torch.testing.assert_close(found[row, : len(real)], expected[0], atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("kind", "given", "expected"),
+    [
+        ("bert", None, 0),
+        ("roberta", None, 1),
+        ("roberta", 0, 0),
+        ("camembert", 3, 3),
+        ("mpnet", 0, 1),
+        ("mpnet", None, 1),
+    ],
+)
+def test_the_padding_is_the_configs_or_the_usual_one(kind: str, given: int | None, expected: int) -> None:
+    assert hf_checkpoint.read_padding_id({"model_type": kind, "pad_token_id": given}) == expected
+    if given is None:
+        assert hf_checkpoint.read_padding_id({"model_type": kind}) == expected
 
 
 @pytest.mark.parametrize("name", ["mpnet", "mpnet-classifier", "electra-classifier"])

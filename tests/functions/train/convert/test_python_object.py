@@ -98,6 +98,29 @@ class Nowhere(nn.Module):
         return x * float("nan")
 
 
+class Loose(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.weights = torch.ones(4, requires_grad=True) * 2
+
+    def forward(self, x):
+        return x * self.weights
+
+
+class Narrowing(nn.Module):
+    def forward(self, x):
+        return x.bfloat16()
+
+
+def ended():
+    raise SystemExit(3)
+
+
+loose = lambda: (Loose(), torch.randn(2, 4))
+narrowing = lambda: (Narrowing(), torch.randn(2, 4))
+narrow = lambda: (nn.Linear(3, 2), torch.randn(2, 4))
+alone = lambda: (Echo(), (torch.randn(2, 4), torch.randn(2, 4)))
+sparse = lambda: (nn.Identity(), torch.eye(4).to_sparse())
 branch = lambda: (Branch(), torch.randn(2, 4))
 echo = lambda: (Echo(), torch.randn(2, 4))
 lost = lambda: (Lost(), torch.randn(2, 4))
@@ -261,6 +284,12 @@ def test_a_regressor_of_scikit_learn(
         ("echo", "has both an input and an answer called 'output'; call one otherwise."),
         ("lost", "The module answers with a tuple of NoneType; it must be of tensors."),
         ("brief", "computes in bfloat16, for which onnxruntime lacks most operators on a CPU; call .float()"),
+        ("loose", "a Loose, cannot be copied: Only Tensors created explicitly by the user"),
+        ("narrowing", "answers 'output' as torch.bfloat16, which no array holds; give float32, or whole numbers."),
+        ("narrow", "does not answer its example inputs, [2, 4]: mat1 and mat2 shapes cannot be multiplied"),
+        ("alone", "does not answer its example inputs, [2, 4] and [2, 4]: Echo.forward() takes 2 positional"),
+        ("sparse", "as torch.float32 of layout torch.sparse_coo"),
+        ("ended", "ended the program by SystemExit(3)."),
         ("scripted", "gives TorchScript, which is not exported; give the module that it is of."),
     ],
 )

@@ -165,6 +165,11 @@ def test_a_quantizer_that_ends_its_process_costs_one_rung(tmp_path: Path, monkey
         with pytest.raises(QuantizationError, match="did not end within 0 s"):
             process.quantize(graph, None, QuantizationPlan("data-free"), target)
         process._seconds = 100.0
+        idle = process._start_process()
+        idle.kill()  # as the kernel does for lack of memory, between two jobs
+        idle.wait()
+        with pytest.raises(QuantizationError, match="the quantizer's process was ended by SIGKILL"):
+            process.quantize(graph, None, QuantizationPlan("data-free"), target)
         process.quantize(graph, None, QuantizationPlan("data-free"), target)
     assert target.stat().st_size < 0.3 * graph.stat().st_size
 

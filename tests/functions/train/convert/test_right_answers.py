@@ -8,14 +8,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from functions.train.convert.evaluation_data import load_examples, read_npz_arrays
+from functions.train.convert.evaluation_data import ExampleSet, convert_to_datatype, load_examples, read_npz_arrays
 from functions.train.convert.right_answers import RightAnswers, Unjudged, interpret_answers
+from pilotlight.contracts.manifest import Datatype, TensorSpec
 from pilotlight.errors import InvalidInputError
+from pilotlight.runtime.example_batches import BatchLayout
 from pilotlight.runtime.session import open_session
 from tests.functions.train.convert.graphs import node, save, save_dense, value, weights
 
 SCORES = np.zeros((2, 3), np.float32)
 NUMBER = np.zeros((2, 1), np.float32)
+CLASSES_THEMSELVES = np.zeros(2, np.int64)  # of a graph that ends in ArgMax
 LABELS = ("cat", "dog", "emu")
 
 
@@ -60,7 +63,13 @@ def test_two_classes_may_be_signs_or_booleans() -> None:
     ("values", "labels", "said"),
     [
         ([0, -1, 2], (), "e.npz: the right answer of row 1 is -1; classes count from 0"),
-        ([0, 7], (), "The right answers go up to class 7, the graph gives scores for [3]."),
+        ([0, 7], (), "e.npz: the right answers go up to class 7, in row 1, and the graph gives scores for 3 classes"),
+        ([0, np.inf], (), "the right answer of row 1 is inf, and the graph gives scores for 3 classes"),
+        ([0, 1e30], (), "the right answer of row 1 is 1e+30"),
+        (np.array([0, 2**63 + 5], np.uint64), (), f"the right answer of row 1 is {2**63 + 5}"),
+        (["0", "9" * 30], (), "the right answer of row 1 is 999999999"),
+        (["0", "9" * 5000], (), "the right answer of row 1 is 999999999"),
+        (["²", "1"], (), "the right answers are texts such as '²'"),
         ([0.0, 0.5], (), "the right answer of row 1 is 0.5, and the graph gives scores for 3 classes"),
         ([0.0, np.nan], (), "the right answer of row 1 is nan"),
         (["cat", "cow"], LABELS, "row 1 is 'cow', which is no label of the model: 'cat', 'dog', 'emu'."),
@@ -75,6 +84,12 @@ def test_wrong_classes_are_told_with_their_row(values: Any, labels: tuple[str, .
     with pytest.raises(InvalidInputError) as raised:
         interpret(values, labels=labels)
     assert said in str(raised.value)
+
+
+def test_rows_of_ones_tell_the_class_of_a_graph_that_answers_classes() -> None:
+    for labels in ((), LABELS):
+        found = interpret(np.eye(3)[[0, 2, 1]], CLASSES_THEMSELVES, labels)
+        assert (found.values.tolist(), found.classes) == ([0, 2, 1], labels or ("0", "1", "2"))
 
 
 def test_numbers_are_numbers() -> None:
@@ -96,6 +111,9 @@ def test_numbers_are_numbers() -> None:
         (np.array(["a", "b"]), NUMBER),
         (np.zeros((2, 4)), NUMBER),
         (np.ones(4), NUMBER),
+        (np.zeros((4, 2, 2), np.int64), SCORES),
+        (np.zeros((4, 3), np.int64), CLASSES_THEMSELVES),
+        (np.zeros((4, 3, 3), np.int64), CLASSES_THEMSELVES),
     ],
 )
 def test_what_cannot_be_judged_is_not_guessed(values: Any, scores: Any) -> None:  # noqa: ANN401
@@ -190,3 +208,48 @@ def test_of_several_arrays_the_one_named_as_the_output_is_right(tmp_path: Path) 
     session = open_session(str(save_dense(tmp_path / "m.onnx", ["N", 256])))
     np.savez(tmp_path / "e.npz", x=np.zeros((4, 256)), y=np.arange(4), other=np.zeros(9))
     assert load_examples(tmp_path / "e.npz", session, with_targets=True).target_name == "y"
+
+
+@pytest.mark.parametrize(
+    ("datatype", "values", "said"),
+    [
+        ("UINT8", np.array([[3], [300]]), "'x' has 300 in row 1, which UINT8"),
+        ("UINT8", np.array([[3], [-1]], np.int8), "'x' has -1 in row 1"),
+        ("INT32", np.array([[2**40]]), "'x' has 1099511627776 in row 0"),
+        ("INT64", np.array([[1e30]]), "'x' has 1e+30 in row 0"),
+        ("INT64", np.array([[2**63]], np.uint64), "'x' has 9223372036854775808 in row 0"),
+        ("BOOL", np.array([[2]]), "'x' has 2 in row 0"),
+        ("FP16", np.array([[1e6]]), "'x' has 1000000.0 in row 0"),
+        ("FP32", np.array([[1.0], [1e300]]), "'x' has 1e+300 in row 1"),
+    ],
+)
+def test_values_that_the_graph_does_not_hold_are_told(datatype: Datatype, values: Any, said: str) -> None:  # noqa: ANN401
+    with pytest.raises(InvalidInputError) as raised:
+        convert_to_datatype(Path("e.npz"), TensorSpec("x", datatype, ("n", 1)), values)
+    assert said in str(raised.value)
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_values_that_the_graph_holds_are_taken_from_any_machine(order: str) -> None:
+    spec = TensorSpec("x", "FP32", ("n",))
+    found = convert_to_datatype(Path("e.npz"), spec, np.array([1.5, np.nan, -np.inf], f"{order}f8")[::-1])
+    assert (found.dtype, found.flags.c_contiguous) == (np.float32, True)
+    np.testing.assert_array_equal(found, np.array([-np.inf, np.nan, 1.5], np.float32))
+
+
+def test_texts_in_bytes_are_utf_8(tmp_path: Path) -> None:
+    np.savez(tmp_path / "e.npz", y=np.array(["é".encode(), b"e"]))
+    assert read_npz_arrays(tmp_path / "e.npz")["y"].tolist() == ["é", "e"]
+    np.savez(tmp_path / "e.npz", y=np.array([b"\xe9", b"e"]))
+    with pytest.raises(InvalidInputError, match=r"its 'y' holds b'\\xe9', which is not UTF-8"):
+        read_npz_arrays(tmp_path / "e.npz")
+
+
+def test_arrays_may_have_the_names_of_arguments(tmp_path: Path) -> None:
+    examples = ExampleSet({"file": np.ones((2, 3))}, BatchLayout({"file": 0}), "allow_pickle", np.arange(2))
+    (tmp_path / "e.npz").write_bytes(examples.npz)
+    found = read_npz_arrays(tmp_path / "e.npz")
+    assert {name: values.tolist() for name, values in found.items()} == {
+        "file": [[1.0] * 3] * 2,
+        "allow_pickle": [0, 1],
+    }

@@ -124,7 +124,10 @@ def test_four_bits_are_smaller_than_eight(publish: Publish, graph: Path) -> None
         ({"x": np.zeros((4, WIDTH))}, "must hold one array besides ['x'], the right answers; it holds []"),
         ({"x": np.zeros((4, 3)), "label": np.zeros(4, int)}, "'x' has shape [4, 3], the graph takes [-1, 64]"),
         ({"x": np.zeros((4, WIDTH)), "label": np.zeros(3, int)}, "holds arrays of [3, 4] examples"),
-        ({"x": np.zeros((4, WIDTH)), "label": np.full(4, 99)}, "go up to class 99, the graph gives scores for [16]"),
+        (
+            {"x": np.zeros((4, WIDTH)), "label": np.full(4, 99)},
+            "up to class 99, in row 0, and the graph gives scores for 16",
+        ),
         ({"x": np.array([{}] * 4, object), "label": np.zeros(4, int)}, "is not an npz of plain arrays"),
     ],
 )

@@ -405,3 +405,15 @@ def test_file_of_several_parts_is_fetched(tmp_path: Path) -> None:
     store.put("data/large.bin", content)
     fetch_object(store, "data/large.bin", tmp_path / "large.bin")
     assert (tmp_path / "large.bin").read_bytes() == content
+
+
+def test_stream_of_tables_leaves_the_index_out_as_in_memory(tmp_path: Path) -> None:
+    for number in range(3):
+        rows = "".join(f"{n},{n * 7 % 40 + number}.5,{n % 2}\n" for n in range(40))
+        (tmp_path / f"{number}.csv").write_text(",a,y\n" + rows)
+    streamed = load_splits(options(path="*.csv"), DataRoot(tmp_path)).train
+    whole = load_splits(options(path="*.csv", streaming=False), DataRoot(tmp_path)).train
+    assert streamed.features == whole.features == ("a",)
+    note = "left out the index in column ''"
+    assert note in streamed.notes
+    assert note in whole.notes

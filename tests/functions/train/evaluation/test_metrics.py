@@ -13,9 +13,10 @@ from functions.train.data.dataset import Dataset
 from functions.train.data.statistics import Moments
 from functions.train.evaluation import totals as module
 from functions.train.evaluation.metrics import score_language_model, score_outputs
-from functions.train.evaluation.totals import ClassificationTotals, RegressionTotals
+from functions.train.evaluation.quantization_report import AgreementTotals
+from functions.train.evaluation.totals import ClassificationTotals, RegressionTotals, build_totals
 from functions.train.training.prediction import evaluate_network, predict_outputs
-from pilotlight.contracts.metric import METRICS, format_value
+from pilotlight.contracts.metric import CLASS_METRICS, METRICS, NUMBER_METRICS, format_value
 
 
 def test_balanced_accuracy_is_the_mean_of_the_classes() -> None:
@@ -40,7 +41,13 @@ def test_numbers_are_scored_as_scikit_learn_does() -> None:
 
 
 def test_numbers_that_are_all_alike_explain_nothing() -> None:
-    assert np.isnan(score_outputs(np.ones((3, 1)), np.ones((3, 1)), ()).metrics["r2"])
+    judged = score_outputs(np.ones((3, 1)), np.ones((3, 1)), ())
+    assert "r2" not in judged.metrics
+    assert judged.main_metric == ("rmse", 0)
+    for small, agreement in ((np.ones((3, 1)), 1), (np.zeros((3, 1)), 0)):
+        totals = AgreementTotals()
+        totals.add(np.ones((3, 1)), small)
+        assert totals.compute() == agreement
 
 
 @pytest.mark.parametrize(
@@ -89,6 +96,21 @@ def test_many_scores_are_counted_in_bins(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(module, "MAX_EXACT_SCORES", 5000)
     found = score_outputs(logits, labels, named(7)).metrics["auc"]
     assert found == pytest.approx(metrics.roc_auc_score(labels, shares, multi_class="ovr"), abs=2e-5)
+
+
+@pytest.mark.parametrize("value", [0.0, float("nan")])
+def test_a_model_that_tells_no_class_from_another_is_not_right_among_the_top(value: float) -> None:
+    logits, labels = np.full((20, 10), value, np.float32), np.arange(20) % 10
+    found = score_outputs(logits, labels, named(10)).metrics
+    assert found["top_5"] == pytest.approx(0 if np.isnan(value) else 0.5)
+
+
+def test_of_equal_scores_the_first_class_is_the_answer_and_the_first_among_the_top() -> None:
+    logits = np.array([[1, 3, 3, 3, 0, 2]] * 6, np.float32)
+    totals = ClassificationTotals(named(6), tops=(1, 3, 5))
+    totals.add(torch.from_numpy(logits), torch.arange(6))
+    found = totals.score().metrics
+    assert (found["accuracy"], found["top_1"], found["top_3"], found["top_5"]) == (1 / 6, 1 / 6, 3 / 6, 5 / 6)
 
 
 @pytest.mark.parametrize("shift", [-1e4, 0.0, 1e4])
@@ -191,3 +213,15 @@ def test_error_in_the_targets_unit_is_judged_by_its_ratio() -> None:
     assert METRICS["mae"].compute_degradation(2000, 2010) == 0.5
     assert METRICS["rmse"].compute_degradation(0.002, 0.00201) == 0.5
     assert METRICS["mae"].compute_degradation(0, 0) == 0
+
+
+@pytest.mark.parametrize("names", [None, (), ("accuracy",)])
+@pytest.mark.parametrize("metric", [*CLASS_METRICS, *NUMBER_METRICS])
+def test_the_metric_of_the_data_is_always_measured(metric: str, names: tuple[str, ...] | None) -> None:
+    logits, labels, _ = drawn(12, 40)
+    data = Dataset(logits, labels, tuple("abcdefghijkl"), metric=metric)
+    if metric in NUMBER_METRICS:
+        data = Dataset(logits, logits[:, :1], (), metric=metric)
+    found = build_totals(data, names)
+    found.add(torch.from_numpy(logits if data.classes else logits[:, 1:2]), torch.from_numpy(data.targets))
+    assert metric in found.score().metrics
