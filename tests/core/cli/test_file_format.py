@@ -128,7 +128,7 @@ def test_a_graph_is_one_whatever_its_name(tmp_path: Path, name: str) -> None:
         ("model.json", json.dumps({"learner": {"gradient_booster": {}}}).encode()),
         ("model.txt", b"tree\nversion=v4\nnum_class=1\n"),
         ("model.cbm", b"CBM1\x00\x01\x02"),
-        ("model.ubj", b"{L\x00\x00\x00\x00\x00\x00\x00\x07learner"),
+        ("model.ubj", b"{L\x00\x00\x00\x00\x00\x00\x00\x07learner{L"),
         ("model.pt2", b"PK\x03\x04..archive_format"),
     ],
 )

@@ -10,6 +10,7 @@ from pathlib import Path
 from shlex import quote
 
 from pilotlight.errors import InvalidInputError
+from pilotlight.runtime.booster_format import detect_booster
 
 Description = tuple[str, str]  # what a file is, a noun or the rest of a sentence, and what to do instead
 HEAD_BYTES = 4096  # of a file, which tell its format
@@ -112,9 +113,6 @@ LFS_POINTER = re.compile(rb"version https://git-lfs\.github\.com/spec/v1\n.*?siz
 MARKUP = re.compile(rb"\s*(?:<!doctype\s+html|<html|<head|<body)", re.IGNORECASE)
 PICKLE = re.compile(rb"\x80[\x02-\x05](?:\x95|[\x00-\x7f])|\(lp\d|\(dp\d|ccopy_reg\n")
 TFLITE_PLACE = slice(4, 8)  # of the identifier in a FlatBuffer
-# What begins like JSON or text and is a model of a library that is converted.
-CONVERTED_TEXT = re.compile(rb'"learner"|\btree\nversion=|"tree_info"|"oblivious_trees"|"trees"')
-CONVERTED_MAGICS = (b"CBM1", b"binf", b"{L", b"tree\n")  # CatBoost, XGBoost, XGBoost in UBJSON, LightGBM
 
 
 def check_file_format(path: Path) -> None:
@@ -200,7 +198,7 @@ def describe_zip(head: bytes) -> Description:
 
 def describe_text(head: bytes) -> Description | None:
     """Describe JSON or XML; None if it is neither, or may be the model of a library that is converted."""
-    if may_be_converted(head):
+    if detect_booster(head):
         return None
     start = head.removeprefix(b"\xef\xbb\xbf").lstrip()
     if start[:1] in (b"{", b"["):
@@ -224,11 +222,6 @@ def describe_suffix(path: Path, head: bytes) -> Description | None:
     return ("text", "publish an ONNX file, or a folder with one") if is_text(head) else None
 
 
-def may_be_converted(head: bytes) -> bool:
-    """Return whether the bytes begin as a model of a library that is converted."""
-    return head.startswith(CONVERTED_MAGICS) or CONVERTED_TEXT.search(head) is not None
-
-
 def is_text(head: bytes) -> bool:
     """Return whether the bytes are text, and not that of a library's model."""
-    return not may_be_converted(head) and all(byte >= 32 or byte in b"\t\n\r\f" for byte in head[:512])
+    return detect_booster(head) is None and all(byte >= 32 or byte in b"\t\n\r\f" for byte in head[:512])
