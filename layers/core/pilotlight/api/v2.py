@@ -31,11 +31,6 @@ from pilotlight.processing.input_validation import check_row_count
 from pilotlight.processing.signature import CallSignature, SignatureInput, choose_signature, list_signatures
 from pilotlight.runtime.datatypes import NUMPY_DTYPES, Array
 
-PLATFORM = "onnxruntime_onnx"
-# Extensions of the protocol; only those that work are advertised.
-EXTENSIONS = (
-    "binary_tensor_data", "classification", "model_configuration", "model_repository", "parameters", "statistics",
-)  # fmt: skip
 # Parameters of protocol extensions that are not served.
 STATEFUL_PARAMETERS = ("sequence_id", "sequence_start", "sequence_end")
 SHARED_MEMORY_PARAMETER = "shared_memory_region"
@@ -205,47 +200,10 @@ def build_stored_output(output: Mapping[str, Any], parameters: Mapping[str, Any]
     return {"name": output["name"], "datatype": output["datatype"], "shape": output["shape"], "parameters": parameters}
 
 
-def build_model_metadata(manifest: Manifest, versions: Sequence[int]) -> dict[str, Any]:
-    """Build the protocol's model metadata from the first signature; a free dimension is -1."""
-    return {
-        "name": manifest.name,
-        "versions": [str(version) for version in versions],
-        "platform": PLATFORM,
-        "inputs": [describe_tensor(given.spec) for given in list_signatures(manifest)[0].inputs],
-        "outputs": [describe_tensor(spec) for spec in list_signatures(manifest)[0].outputs],
-    }
-
-
 def get_output_specs(manifest: Manifest) -> Mapping[str, TensorSpec]:
     """Return all outputs that may be requested, by name."""
     first = list_signatures(manifest)[0]
     return {spec.name: spec for spec in (*first.outputs, *first.extra_outputs)}
-
-
-def describe_tensor(spec: TensorSpec) -> dict[str, Any]:
-    """Describe one tensor of the model metadata."""
-    return {"name": spec.name, "datatype": spec.datatype, "shape": spec.v2_shape}
-
-
-def build_model_config(manifest: Manifest) -> dict[str, Any]:
-    """Build Triton's ModelConfig; `max_batch_size` is 0 since shapes include the batch dimension."""
-    return {
-        "name": manifest.name,
-        "platform": PLATFORM,
-        "backend": "onnxruntime",
-        "version_policy": {"all": {}},
-        "max_batch_size": 0,
-        "input": [build_config_tensor(spec) for spec in manifest.inputs],
-        "output": [build_config_tensor(spec) for spec in manifest.outputs],
-        "default_model_filename": manifest.graph_file.path,
-        "parameters": {"precision": {"string_value": manifest.serve}, "task": {"string_value": manifest.task}},
-    }
-
-
-def build_config_tensor(spec: TensorSpec) -> dict[str, Any]:
-    """Build one tensor of the ModelConfig, which calls BYTES STRING."""
-    kind = "STRING" if spec.datatype == "BYTES" else spec.datatype
-    return {"name": spec.name, "data_type": f"TYPE_{kind}", "dims": spec.v2_shape}
 
 
 def parse_json_length(headers: Mapping[str, str], size: int) -> int:

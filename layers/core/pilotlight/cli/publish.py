@@ -38,7 +38,7 @@ from pilotlight.errors import InvalidInputError, ModelRefusedError
 from pilotlight.gate import graph_probe, text_probe
 from pilotlight.gate.graph_probe import GraphExamination
 from pilotlight.registry.registry import FileContent
-from pilotlight.runtime import booster_format, onnx_header, tensorflow_format
+from pilotlight.runtime import booster_format, onnx_header
 from pilotlight.runtime.classifier_graph import ClassifierOutputs, build_servable_graph
 from pilotlight.runtime.cost_measurement import measure_request_cost
 from pilotlight.runtime.datatypes import Array
@@ -212,7 +212,6 @@ def tell_publication(
 
 def locate_servable_graph(path: Path, folder: Path) -> GraphSource | None:
     """Locate the graph in PATH, and rewrite in `folder` what of its outputs is no tensor."""
-    tensorflow_format.refuse_tensorflow(path)
     source = None if booster_format.check_booster_file(path) else locate_graph(path)
     if source is None:
         return None
