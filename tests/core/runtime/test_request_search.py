@@ -54,7 +54,8 @@ CASES = {
         [node("Gather", ["w", "ids"], ["y"])], [value("ids", INT64, ["n", "t"])], [floats("w", 2, 5)],
     ),
     "a divisor": (
-        [node("Mod", ["x", "d"], ["m"]), node("Cast", ["m"], ["y"], to=FLOAT)], [value("x", INT64, [6]), value("d", INT64, [6])], [],
+        [node("Mod", ["x", "d"], ["m"]), node("Cast", ["m"], ["y"], to=FLOAT)],
+        [value("x", INT64, [6]), value("d", INT64, [6])], [],
     ),
     "factors of a size": (
         [node("Resize", ["x", "", "s"], ["y"], mode="nearest")],
