@@ -55,6 +55,28 @@ def test_numbers_may_come_as_text() -> None:
     np.testing.assert_allclose(rows(given), rows(people()), atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("categories", "written"),
+    [
+        (("1", "2"), ["1.0", "2.00", "2", "1"]),  # pandas writes whole numbers so where some are missing
+        (("1.0", "2.0"), ["1", "2", "2.0", "1.00"]),
+        (("False", "True"), ["FALSE", "true", "True", "false"]),  # R and JSON
+        ((" red", "blue "), ["red", "blue", " blue", "red "]),
+    ],
+)
+def test_a_category_is_known_however_it_is_written(categories: tuple[str, str], written: list[str]) -> None:
+    column = TableColumn(name="a", categories=categories, encoding="index", unknown="refuse")
+    assert rows({"a": texts(*written)}, (column,)).ravel().tolist() == [0, 1, 1, 0]
+
+
+def test_categories_that_are_alike_are_not_taken_for_each_other() -> None:
+    column = TableColumn(name="a", categories=("1", "1.0", "007"), encoding="index", unknown="refuse")
+    assert rows({"a": texts("1", "1.0", "007")}, (column,)).ravel().tolist() == [0, 1, 2]
+    for text in ("1.00", "7", "7.0", "red"):
+        with pytest.raises(InvalidInputError, match=r"which is none of"):
+            rows({"a": texts(text)}, (column,))
+
+
 @pytest.mark.parametrize("gap", ["NA", "nan", "NULL", "#N/A", " "])
 def test_words_for_a_missing_value_are_those_of_a_csv_body(gap: str) -> None:
     found = rows(people(age=texts(gap, "50"), city=texts(gap, "Bern")))

@@ -3,6 +3,7 @@
 The module knows a request's columns and the manifest's steps, not the model.
 """
 
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -19,6 +20,7 @@ from pilotlight.processing import input_validation
 from pilotlight.runtime.datatypes import NUMPY_DTYPES, Array
 
 NO_CATEGORY = -1.0  # an index that graphs which compare it with each category spread to zeros
+WHOLE_NUMBER = re.compile(r"(-?(?:0|[1-9][0-9]*))\.0+")
 UNKNOWN_METRIC = "UnknownCategories"
 MAX_LINES = 20  # of the log in a second, about unknown categories
 BOOLEAN_WORDS = {
@@ -113,8 +115,7 @@ def encode_categories(column: TableColumn, values: Array) -> tuple[Array, int]:
     Also returns how many of the values are categories that training did not know.
     """
     texts = [format_category(value) for value in values.tolist()]
-    places = {name: float(place) for place, name in enumerate(column.categories)}
-    codes = np.array([places.get(text, NO_CATEGORY) for text in texts])
+    codes = find_codes(column, texts)
     if codes.min() >= 0:
         return spread_codes(column, codes), 0
     missing = np.array([text in MISSING_WORDS for text in texts]) & (codes < 0)
@@ -124,6 +125,32 @@ def encode_categories(column: TableColumn, values: Array) -> tuple[Array, int]:
     if unknown.any():
         codes[unknown] = get_unknown_code(column, texts, unknown)
     return spread_codes(column, codes), int(unknown.sum())
+
+
+def find_codes(column: TableColumn, texts: list[str]) -> Array:
+    """Find the index of each text among the categories, `NO_CATEGORY` if it is none; float64, [batch].
+
+    Other tools may write a category differently: 3.0 for 3 where a column had gaps, TRUE for True, without blanks.
+    """
+    places = {name: float(place) for place, name in enumerate(column.categories)}
+    codes = np.array([places.get(text, NO_CATEGORY) for text in texts])
+    if codes.min() >= 0:
+        return codes
+    alike: dict[str, list[float]] = {}
+    for name, place in places.items():
+        alike.setdefault(normalise_category(name), []).append(place)
+    for row in np.flatnonzero(codes < 0):
+        found = alike.get(normalise_category(texts[row]), [])
+        if texts[row] and len(found) == 1:
+            codes[row] = found[0]
+    return codes
+
+
+def normalise_category(text: str) -> str:
+    """Return what all spellings of a category have in common."""
+    text = text.strip()
+    whole = WHOLE_NUMBER.fullmatch(text)
+    return whole[1] if whole is not None else text.lower() if text in BOOLEAN_WORDS else text
 
 
 def spread_codes(column: TableColumn, codes: Array) -> Array:
