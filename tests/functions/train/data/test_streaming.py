@@ -1,5 +1,6 @@
 """A stream gives every training example once in each pass, goes on at the exact batch, and holds only so many."""
 
+import json
 import os
 import subprocess
 import sys
@@ -9,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet
 import pytest
 import torch
 from hypothesis import given, settings
@@ -405,3 +408,34 @@ def test_file_of_several_parts_is_fetched(tmp_path: Path) -> None:
     store.put("data/large.bin", content)
     fetch_object(store, "data/large.bin", tmp_path / "large.bin")
     assert (tmp_path / "large.bin").read_bytes() == content
+
+
+def stream_of_texts(folder: Path, shards: list[list[str]]) -> Splits:
+    """A stream of Parquet files, whose targets are texts."""
+    for number, words in enumerate(shards):
+        inputs = np.random.default_rng(number).normal(size=len(words))
+        pyarrow.parquet.write_table(pa.table({"a": inputs, "y": words}), folder / f"{number}.parquet")
+    data = {"path": f"{folder}/*.parquet", "target": "y", "streaming": True}
+    fractions = {"train": 0.6, "validation": 0.2, "test": 0.2}
+    return load_splits(UserDataOptions.model_validate_json(json.dumps(data | {"fractions": fractions})), DataRoot())
+
+
+def test_numbers_that_are_texts_are_scaled_as_numbers_are(tmp_path: Path) -> None:
+    shards = [[f"{100 + n / 7:.3f}" for n in range(300)] for _ in range(2)]
+    moments = stream_of_texts(tmp_path, shards).train.statistics.target_moments
+    assert moments.mean == pytest.approx([121.5], abs=2)
+    assert moments.deviation == pytest.approx([12.4], abs=2)
+
+
+@pytest.mark.parametrize("word", ["n/a", "nan"])
+def test_a_late_text_among_numbers_is_told_with_its_row(tmp_path: Path, word: str) -> None:
+    shards = [[f"{n / 7:.3f}" for n in range(1100)], [*[f"{n / 9:.3f}" for n in range(50)], word]]
+    with pytest.raises(
+        InvalidInputError, match=rf"^1\.parquet, row 51: the target is '{word}', and others"
+    ):
+        stream_of_texts(tmp_path, shards)
+
+
+def test_too_many_classes_of_a_stream_are_told_with_one(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInputError, match="more than 1,000 different values, such as 'id0', which are too many"):
+        stream_of_texts(tmp_path, [[f"id{n}" for n in range(1100)]])
