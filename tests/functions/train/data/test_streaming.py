@@ -430,9 +430,7 @@ def test_numbers_that_are_texts_are_scaled_as_numbers_are(tmp_path: Path) -> Non
 @pytest.mark.parametrize("word", ["n/a", "nan"])
 def test_a_late_text_among_numbers_is_told_with_its_row(tmp_path: Path, word: str) -> None:
     shards = [[f"{n / 7:.3f}" for n in range(1100)], [*[f"{n / 9:.3f}" for n in range(50)], word]]
-    with pytest.raises(
-        InvalidInputError, match=rf"^1\.parquet, row 51: the target is '{word}', and others"
-    ):
+    with pytest.raises(InvalidInputError, match=rf"^1\.parquet, row 51: the target is '{word}', and others"):
         stream_of_texts(tmp_path, shards)
 
 
