@@ -51,7 +51,8 @@ class EstimatorColumns:
             usable = [
                 value for value in values.tolist() if value == value and value is not None
             ]  # NaN differs from itself
-            chosen = random.choice(np.array(usable, object), (rows, 1))
+            unknown = "" if name in self.text_columns else np.nan  # of a column that was empty in training
+            chosen = random.choice(np.array(usable or [unknown], object), (rows, 1))
             samples[name] = chosen if name in self.text_columns else chosen.astype(np.float32)
         for name, words in self.vocabularies.items():
             lengths = random.integers(1, MAX_TEXT_WORDS, rows)
@@ -135,6 +136,14 @@ def collect_vocabularies(
         if is_text_vectorizer(get_first_part(part))
         for name in resolve_columns(which, names)
     }
+
+
+def remove_idle_steps(estimator: Any) -> Any:  # noqa: ANN401
+    """Return a pipeline without the steps that do nothing, which skl2onnx does not take; any other estimator itself."""
+    if not isinstance(estimator, Pipeline):
+        return estimator
+    kept = [(name, step) for name, step in estimator.steps if step is not None and not isinstance(step, str)]
+    return Pipeline(kept) if 0 < len(kept) < len(estimator.steps) else estimator
 
 
 def get_sub_estimators(estimator: Any) -> list[Any]:  # noqa: ANN401

@@ -19,6 +19,7 @@ from functions.train.convert.sklearn_columns import (
     detect_columns,
     get_sub_estimators,
     list_text_vectorizers,
+    remove_idle_steps,
 )
 from functions.train.data import Array
 from functions.train.errors import ParityError
@@ -47,6 +48,7 @@ INPUT_NAME, SCORES_NAME, NUMBERS_NAME = "features", "probabilities_of_classes", 
 
 def convert_estimator(estimator: Any, source_name: str, target: Path) -> ConvertedModel:  # noqa: ANN401 - scikit-learn ships no types
     """Convert the estimator: a classifier's graph outputs the probabilities of its classes, any other its numbers."""
+    estimator = remove_idle_steps(estimator)
     input_columns = detect_columns(estimator, source_name)
     is_classifier = sklearn.base.is_classifier(estimator)
     if is_classifier and not hasattr(estimator, "predict_proba"):

@@ -26,7 +26,7 @@ from sklearn.gaussian_process import GaussianProcessClassifier
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.multiclass import OneVsRestClassifier
-from sklearn.pipeline import make_pipeline
+from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder, StandardScaler
 
 random = np.random.default_rng(0)
@@ -151,6 +151,15 @@ def voted():
     return VotingClassifier([("a", LogisticRegression())], voting="soft").fit(numbers.to_numpy(), rich)
 
 
+def idle():
+    steps = [("nothing", "passthrough"), ("scale", StandardScaler()), ("none", None), ("last", LogisticRegression())]
+    return Pipeline(steps).fit(np.arange(12.0).reshape(6, 2), [0, 1] * 3)
+
+
+def empty():
+    return make_pipeline(OrdinalEncoder(), LogisticRegression()).fit(np.full((6, 1), None), [0, 1] * 3)
+
+
 def processes():
     return GaussianProcessClassifier().fit(numbers, (people.age > 40).astype(int))
 
@@ -211,7 +220,7 @@ def test_columns_without_names(
     np.testing.assert_allclose(found, right, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["boosted", "boosted_numbers", "clusters", "codes", "voted"])
+@pytest.mark.parametrize("name", ["boosted", "boosted_numbers", "clusters", "codes", "voted", "idle"])
 def test_estimators_that_need_care(publish: Publish, file: Path, name: str) -> None:
     """Trees whose booleans onnx refuses, clusters that keep the dtype of fit, categories that no random number is."""
     manifest = publish(f"{file}:{name}", name=name)
@@ -249,6 +258,7 @@ def test_columns_keep_whatever_names_they_have(
         ("stripped", "stripped, a Pipeline of TfidfVectorizer, LogisticRegression, cannot be converted by skl2onnx: "),
         ("homemade", "homemade holds a Doubled, for which skl2onnx has no converter"),
         ("transformed", "holds a TransformedTargetRegressor, for which skl2onnx has no converter"),
+        ("empty", "The estimator refuses rows of ['x0'] that were made up"),
         ("processes", "processes becomes a graph that cannot be served: onnxruntime"),
     ],
 )
