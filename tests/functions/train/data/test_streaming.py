@@ -4,7 +4,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import pairwise, repeat
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 from functions.train.__main__ import main
 from functions.train.data import files
+from functions.train.data import shards as shards_module
 from functions.train.data.cleaning import CleaningReport
 from functions.train.data.files import DataRoot, fetch_object
 from functions.train.data.load import load_splits
@@ -437,3 +438,15 @@ def test_a_late_text_among_numbers_is_told_with_its_row(tmp_path: Path, word: st
 def test_too_many_classes_of_a_stream_are_told_with_one(tmp_path: Path) -> None:
     with pytest.raises(InvalidInputError, match="more than 1,000 different values, such as 'id0', which are too many"):
         stream_of_texts(tmp_path, [[f"id{n}" for n in range(1100)]])
+
+
+@pytest.mark.parametrize("change", [lambda file: file.unlink(), lambda file: file.write_bytes(b"other")])
+def test_a_shard_that_is_gone_or_another_is_refused(
+    tmp_path: Path, splits: Splits, change: Callable[[Path], object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shards_module, "PAUSE_S", 0)
+    stream = splits.train.passes
+    assert isinstance(stream, StreamedDataset)
+    change(tmp_path / "part-2.npz")
+    with pytest.raises(StoreError, match=r"The shard part-2\.npz is not what it was when this run first read it"):
+        list(batched(stream, stream.draw_order()))
