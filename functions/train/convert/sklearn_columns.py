@@ -64,7 +64,8 @@ class EstimatorColumns:
         samples = {name: normal[:, place : place + 1] for place, name in enumerate(self.names)}
         for name, values in self.categories.items():
             usable = [value for value in values.tolist() if not is_missing(value)]
-            chosen = random.choice(np.array(usable, object), (rows, 1))
+            unknown = "" if name in self.text_columns else np.nan  # of a column that was empty in training
+            chosen = random.choice(np.array(usable or [unknown], object), (rows, 1))
             if name in self.gaps:
                 chosen[random.random(rows) < 0.2] = ""
             samples[name] = chosen if name in self.text_columns else chosen.astype(np.float32)
@@ -197,6 +198,14 @@ def collect_vocabularies(
         if is_text_vectorizer(get_first_part(part))
         for name in resolve_columns(which, names)
     }
+
+
+def remove_idle_steps(estimator: Any) -> Any:  # noqa: ANN401
+    """Return a pipeline without the steps that do nothing, which skl2onnx does not take; any other estimator itself."""
+    if not isinstance(estimator, Pipeline):
+        return estimator
+    kept = [(name, step) for name, step in estimator.steps if step is not None and not isinstance(step, str)]
+    return Pipeline(kept) if 0 < len(kept) < len(estimator.steps) else estimator
 
 
 def get_sub_estimators(estimator: Any) -> list[Any]:  # noqa: ANN401

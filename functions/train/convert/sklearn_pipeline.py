@@ -21,6 +21,7 @@ from functions.train.convert.sklearn_columns import (
     find_text_gaps,
     get_sub_estimators,
     list_text_vectorizers,
+    remove_idle_steps,
 )
 from functions.train.data import Array
 from functions.train.errors import ParityError
@@ -53,7 +54,7 @@ def convert_estimator(estimator: Any, source_name: str, target: Path) -> Convert
     What comes before boosted trees is computed in float64 if that can be converted: their thresholds are values of the
     training, which another rounding takes to the other side.
     """
-    estimator = get_best_estimator(estimator)
+    estimator = remove_idle_steps(get_best_estimator(estimator))
     input_columns = detect_columns(estimator, source_name)
     if sklearn_boosters.holds_booster(estimator):
         with suppress(InvalidInputError, ParityError):

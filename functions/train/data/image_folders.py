@@ -97,10 +97,15 @@ class FolderDecoder:
         return ImageScan(PixelSums.measure(planes), hash_pixels(planes[0]), planes.shape[1:])
 
     def _decode_again(self, position: int) -> Array:
-        pixels = np.ascontiguousarray(self.decode_file(position).transpose(2, 0, 1))
+        changed = StoreError(
+            f"The image {self.files[position].name} is not what it was when this run first read it; start a new run."
+        )
+        try:
+            pixels = np.ascontiguousarray(self.decode_file(position).transpose(2, 0, 1))
+        except InvalidInputError as exc:
+            raise changed from exc
         if hash_pixels(pixels) != self.digests[position]:
-            name = self.files[position].name
-            raise StoreError(f"The image {name} is not what it was when this run first read it; start a new run.")
+            raise changed
         return pixels
 
 
@@ -154,8 +159,11 @@ def read_header(file: DataFile) -> ImageHeader | str:
 
 def open_image(file: DataFile) -> Any:  # noqa: ANN401 - its picture is Pillow's, which one module imports
     """Open an image without decoding it; `InvalidInputError` says what is wrong, without its name."""
-    with file.local_path() as path:
-        content = path.read_bytes()
+    try:
+        with file.local_path() as path:
+            content = path.read_bytes()
+    except OSError as exc:
+        raise InvalidInputError(f"cannot be read: {exc.strerror or exc}") from exc
     opened = read_as_served(lambda: image.read_image_header(HEADER_STEPS, content, 0))
     if prod(opened.size) > MAX_PIXELS:
         raise InvalidInputError(f"has more pixels than it may have: {prod(opened.size):,} of {MAX_PIXELS:,}")

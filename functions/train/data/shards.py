@@ -3,6 +3,7 @@
 import hashlib
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,10 +55,10 @@ class TargetEncoding:
 
 
 def load_shard(shard: Shard, options: UserDataOptions) -> ShardRows:
-    """Load a shard again; `StoreError` when its hash differs, also in the third attempt."""
+    """Load a shard again; `StoreError` when it is gone or its hash differs, also in the third attempt."""
     for attempt in range(ATTEMPTS):
         time.sleep(PAUSE_S * attempt)
-        with shard.file.shared_path() as path:
+        with suppress(OSError), shard.file.shared_path() as path:
             if compute_file_sha256(path) == shard.sha256:
                 return parse_shard(path, shard.file.name, options, shard.sha256)
     raise StoreError(f"The shard {shard.file.name} is not what it was when this run first read it; start a new run.")

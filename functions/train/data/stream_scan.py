@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from math import isfinite
 from typing import Any
 
 import numpy as np
@@ -31,7 +32,7 @@ from functions.train.data.split import DEFAULT_CALIBRATION_EXAMPLES, Splits, ref
 from functions.train.data.split_keys import SETS
 from functions.train.data.statistics import DatasetStatistics, Moments, RandomSample, RunningMoments
 from functions.train.data.streaming import StreamedDataset, join_blocks
-from functions.train.data.target import ParsedTargets, is_class_target, parse_targets
+from functions.train.data.target import ParsedTargets, is_class_target, is_numeric_text, parse_targets
 from pilotlight.errors import InvalidInputError
 from pilotlight.recipes.data_schema import UserDataOptions
 
@@ -54,6 +55,7 @@ class StreamScan:
     input_moments: RunningMoments = field(default_factory=RunningMoments)
     target_moments: RunningMoments = field(default_factory=RunningMoments)  # the answers, where they are numbers
     target_counts: Counter[Any] = field(default_factory=Counter)  # training examples of each answer
+    first_word: str = ""  # where a target first was a text that is no number, and which one
     first_places: dict[Any, str] = field(default_factory=dict)  # where an answer was first seen, at most MOST
     held_out: dict[str, list[tuple[Array, Array]]] = field(default_factory=lambda: {"validation": [], "test": []})
     sample: RandomSample = field(default_factory=lambda: RandomSample(DEFAULT_CALIBRATION_EXAMPLES))
@@ -101,8 +103,7 @@ class StreamScan:
 
     def _count_targets(self, file: DataFile, shard_rows: ShardRows, training: Array) -> None:
         """Count the targets while there are few different ones; numbers are summed as well."""
-        if shard_rows.targets.dtype.kind != "U":
-            self.target_moments.add_part(training.astype(np.float64)[:, None])
+        self._sum_numbers(file, shard_rows, training)
         if len(self.first_places) > MAX_DISTINCT_TARGETS:
             return
         for answer, row in zip(*np.unique(shard_rows.targets, return_index=True), strict=True):
@@ -110,6 +111,16 @@ class StreamScan:
         self.target_counts.update(
             dict(zip(*(part.tolist() for part in np.unique(training, return_counts=True)), strict=True))
         )
+
+    def _sum_numbers(self, file: DataFile, shard_rows: ShardRows, training: Array) -> None:
+        """Sum up targets that are numbers, also as texts; note the first that is none."""
+        if shard_rows.targets.dtype.kind == "U" and not self.first_word:
+            words = shard_rows.targets.tolist()
+            wrong = next((row for row, word in enumerate(words) if not is_finite_text(word)), None)
+            if wrong is not None:
+                self.first_word = f"{file.name}, row {shard_rows.kept_rows[wrong] + 1}: the target is {words[wrong]!r}"
+        if not self.first_word:
+            self.target_moments.add_part(training.astype(np.float64)[:, None])
 
     @property
     def target_encoding(self) -> tuple[TargetEncoding, ParsedTargets]:
@@ -120,10 +131,13 @@ class StreamScan:
             raise InvalidInputError(f"The target {self.options.target!r} is text in some shards and numbers in others.")
         if len(distinct) > MAX_DISTINCT_TARGETS and is_class_target(values, self.options):
             raise InvalidInputError(
-                f"The target {self.options.target!r} has more than {MAX_DISTINCT_TARGETS} different values."
+                f"The target {self.options.target!r} has more than {MAX_DISTINCT_TARGETS:,} different values, such as "
+                f"{distinct[0]!r}, which are too many classes for a stream; name another column under data.target."
             )
         places = FirstSeenPlaces([self.first_places[word] for word in distinct])
         found = parse_targets(values, self.options, places, self.row_count)
+        if self.first_word and not found.classes:
+            raise InvalidInputError(f"{self.first_word}, and others are numbers; mend it, or leave its row out.")
         return TargetEncoding(found.classes, values if found.classes else np.zeros(0), found.values), found
 
     def build_splits(self) -> Splits:
@@ -202,6 +216,11 @@ class FirstSeenPlaces:
     def describe_row(self, row: int) -> str:
         """Describe where a target was first seen."""
         return self.places[row]
+
+
+def is_finite_text(text: str) -> bool:
+    """Return whether a text is a number, neither infinite nor NaN."""
+    return is_numeric_text(text) and isfinite(float(text))
 
 
 def count_classes(part: Dataset) -> Array:

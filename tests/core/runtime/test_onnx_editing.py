@@ -7,6 +7,7 @@ import pytest
 from pilotlight.runtime import classifier_graph, onnx_editing, onnx_graph, wire_format
 from pilotlight.runtime.onnx_header import parse_header
 from tests import fakes
+from tests.graph_writer import FLOAT, model, node, value
 
 GRAPHS = ["double", "pair", "tokens", "colours", "echo-bytes", "shared"]
 
@@ -40,3 +41,20 @@ def test_a_graph_of_tensors_is_published_as_it_is(tmp_path: Path) -> None:
     servable = classifier_graph.build_servable_graph(tmp_path / "m.onnx", tmp_path / "new")
     assert (servable.path, servable.classifier, servable.notes) == (tmp_path / "m.onnx", None, ())
     assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize(
+    "nodes",
+    [
+        [node("Identity", ["y"], ["x"]), node("Identity", ["x"], ["y"])],
+        [node("Identity", ["x"], ["y"]), node("ZipMap", [], ["x"], domain="ai.onnx.ml")],
+        [node("ArrayFeatureExtractor", [], ["y"], domain="ai.onnx.ml")],
+        [node("SequenceConstruct", [], ["y"])],
+    ],
+)
+def test_a_graph_that_goes_nowhere_is_left_to_the_runtime(tmp_path: Path, nodes: list[bytes]) -> None:
+    ends = [value("y", FLOAT, ["n"]), value("z", FLOAT, ["n"])]
+    named = node("LinearClassifier", ["a"], ["z", "b"], domain="ai.onnx.ml")  # which makes the file one to look at
+    (tmp_path / "m.onnx").write_bytes(model([named, *nodes], [value("a", FLOAT, ["n"])], ends))
+    found = classifier_graph.build_servable_graph(tmp_path / "m.onnx", tmp_path / "new")
+    assert found.classifier is None

@@ -117,7 +117,9 @@ def get_element_type(graph: OnnxGraph, output: str) -> int:
 def find_source(graph: OnnxGraph, output: str) -> OnnxNode | None:
     """Find the node that computes an output, behind those that only pass it on."""
     node = graph.producers.get(output)
-    while node is not None and node.operator == "Identity" and node.inputs:
+    for _ in range(MAX_STEPS):  # a damaged file may go round in circles
+        if node is None or node.operator != "Identity" or not node.inputs:
+            break
         node = graph.producers.get(node.inputs[0])
     return node
 
@@ -146,7 +148,7 @@ def replace_nodes(model: memoryview, graph: OnnxGraph) -> bytes:
 
 def is_zip_map(node: OnnxNode) -> bool:
     """Return whether the node makes maps of a tensor."""
-    return (node.domain, node.operator) == ZIP_MAP
+    return (node.domain, node.operator) == ZIP_MAP and len(node.inputs) == 1
 
 
 def needs_locale(node: OnnxNode) -> bool:
@@ -184,7 +186,7 @@ def find_labels(graph: OnnxGraph, output: str) -> tuple[str, ...]:
             return ()
         if node.operator in CLASSIFIERS and node.domain == ZIP_MAP[0]:
             return get_class_labels(node) if tensor == node.outputs[0] else ()
-        if node.operator == "ArrayFeatureExtractor":  # chooses the best class from a constant
+        if node.operator == "ArrayFeatureExtractor" and node.inputs:  # chooses the best class from a constant
             return read_constant_labels(graph.initializers, node.inputs[0])
         if node.operator not in PASSING_OPERATORS or not node.inputs:
             return ()

@@ -28,7 +28,7 @@ from sklearn.gaussian_process import GaussianProcessClassifier
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.multiclass import OneVsRestClassifier
-from sklearn.pipeline import make_pipeline
+from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder, StandardScaler
 
 random = np.random.default_rng(0)
@@ -153,6 +153,15 @@ def voted():
     return VotingClassifier([("a", LogisticRegression())], voting="soft").fit(numbers.to_numpy(), rich)
 
 
+def idle():
+    steps = [("nothing", "passthrough"), ("scale", StandardScaler()), ("none", None), ("last", LogisticRegression())]
+    return Pipeline(steps).fit(np.arange(12.0).reshape(6, 2), [0, 1] * 3)
+
+
+def empty():
+    return make_pipeline(OrdinalEncoder(), LogisticRegression()).fit(np.full((6, 1), None), [0, 1] * 3)
+
+
 def processes():
     return GaussianProcessClassifier().fit(numbers, (people.age > 40).astype(int))
 
@@ -213,7 +222,7 @@ def test_columns_without_names(
     np.testing.assert_allclose(found, right, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["boosted", "boosted_numbers", "clusters", "codes", "voted"])
+@pytest.mark.parametrize("name", ["boosted", "boosted_numbers", "clusters", "codes", "voted", "idle", "empty"])
 def test_estimators_that_need_care(publish: Publish, file: Path, name: str) -> None:
     """Trees whose booleans onnx refuses, clusters that keep the dtype of fit, categories that no random number is."""
     manifest = publish(f"{file}:{name}", name=name)

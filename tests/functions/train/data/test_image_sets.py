@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +22,8 @@ from functions.predict.handler import build_predict_handler
 from functions.train.__main__ import main
 from functions.train.data import image_folders
 from functions.train.data.dataset import Dataset
-from functions.train.data.files import DataRoot
+from functions.train.data.files import DataFile, DataRoot
+from functions.train.data.image_folders import read_images
 from functions.train.data.load import load_dataset, load_splits
 from functions.train.data.loader import compute_batch_sizes, draw_order, load_batches
 from functions.train.data.memory import UNKNOWN, measure_available_memory
@@ -29,7 +31,7 @@ from functions.train.data.pixels import FilePixels, MemoryPixels, Pixels, iterat
 from functions.train.data.statistics import compute_moments
 from pilotlight.contracts.processing import ClassificationPostprocessing, ImagePreprocessing
 from pilotlight.errors import InvalidInputError, StoreError
-from pilotlight.recipes.data_schema import UserDataOptions
+from pilotlight.recipes.data_schema import ImageOptions, UserDataOptions
 from pilotlight.recipes.schema import load_recipe
 from pilotlight.registry.registry import Registry
 from pilotlight.settings import Settings
@@ -167,11 +169,15 @@ def test_memory_is_the_smaller_of_the_machine_and_its_container(tmp_path: Path) 
     assert measure_available_memory(tmp_path / "none", tmp_path / "none") == UNKNOWN
 
 
-def test_image_that_changes_while_it_is_streamed_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "change",
+    [lambda file: draw(99, "level").save(file), lambda file: file.write_bytes(b"cut"), lambda file: file.unlink()],
+)
+def test_image_that_changes_while_it_is_streamed_is_refused(tmp_path: Path, change: Callable[[Path], object]) -> None:
     fill(tmp_path / "images", 12)
     found = read(tmp_path, streaming=True)
     file = next((tmp_path / "images/level").glob("*.jpg"), None) or next((tmp_path / "images/level").rglob("*.JPEG"))
-    draw(99, "level").save(file)
+    change(file)
     with pytest.raises(
         StoreError, match=rf"The image level/.*{file.name} is not what it was when this run first read it"
     ):
@@ -237,6 +243,14 @@ def test_every_broken_image_is_counted_and_named(tmp_path: Path) -> None:
         file.write_bytes(b"x")
     with pytest.raises(InvalidInputError, match=r"16 of 40 images .*; and 6 more\."):
         read(tmp_path)
+
+
+def test_an_image_that_may_not_be_read_is_named(tmp_path: Path) -> None:
+    fill(tmp_path / "images", 12)
+    file = next((tmp_path / "images/level").rglob("*.*"))
+    gone = DataFile(file.name, tmp_path / "nowhere.png")
+    with pytest.raises(InvalidInputError, match=rf"The image {file.name} cannot be read: No such file or directory"):
+        read_images([gone], ["level"], ImageOptions())
 
 
 def test_folders_that_are_called_like_sets_are_no_classes(tmp_path: Path) -> None:

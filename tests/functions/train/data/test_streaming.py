@@ -1,14 +1,17 @@
 """A stream gives every training example once in each pass, goes on at the exact batch, and holds only so many."""
 
+import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import pairwise, repeat
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet
 import pytest
 import torch
 from hypothesis import given, settings
@@ -16,6 +19,7 @@ from hypothesis import strategies as st
 
 from functions.train.__main__ import main
 from functions.train.data import files
+from functions.train.data import shards as shards_module
 from functions.train.data.cleaning import CleaningReport
 from functions.train.data.files import DataRoot, fetch_object
 from functions.train.data.load import load_splits
@@ -417,3 +421,44 @@ def test_stream_of_tables_leaves_the_index_out_as_in_memory(tmp_path: Path) -> N
     note = "left out the index in column ''"
     assert note in streamed.notes
     assert note in whole.notes
+
+
+def stream_of_texts(folder: Path, shards: list[list[str]]) -> Splits:
+    """A stream of Parquet files, whose targets are texts."""
+    for number, words in enumerate(shards):
+        inputs = np.random.default_rng(number).normal(size=len(words))
+        pyarrow.parquet.write_table(pa.table({"a": inputs, "y": words}), folder / f"{number}.parquet")
+    data = {"path": f"{folder}/*.parquet", "target": "y", "streaming": True}
+    fractions = {"train": 0.6, "validation": 0.2, "test": 0.2}
+    return load_splits(UserDataOptions.model_validate_json(json.dumps(data | {"fractions": fractions})), DataRoot())
+
+
+def test_numbers_that_are_texts_are_scaled_as_numbers_are(tmp_path: Path) -> None:
+    shards = [[f"{100 + n / 7:.3f}" for n in range(300)] for _ in range(2)]
+    moments = stream_of_texts(tmp_path, shards).train.statistics.target_moments
+    assert moments.mean == pytest.approx([121.5], abs=2)
+    assert moments.deviation == pytest.approx([12.4], abs=2)
+
+
+@pytest.mark.parametrize("word", ["n/a", "nan"])
+def test_a_late_text_among_numbers_is_told_with_its_row(tmp_path: Path, word: str) -> None:
+    shards = [[f"{n / 7:.3f}" for n in range(1100)], [*[f"{n / 9:.3f}" for n in range(50)], word]]
+    with pytest.raises(InvalidInputError, match=rf"^1\.parquet, row 51: the target is '{word}', and others"):
+        stream_of_texts(tmp_path, shards)
+
+
+def test_too_many_classes_of_a_stream_are_told_with_one(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInputError, match="more than 1,000 different values, such as 'id0', which are too many"):
+        stream_of_texts(tmp_path, [[f"id{n}" for n in range(1100)]])
+
+
+@pytest.mark.parametrize("change", [lambda file: file.unlink(), lambda file: file.write_bytes(b"other")])
+def test_a_shard_that_is_gone_or_another_is_refused(
+    tmp_path: Path, splits: Splits, change: Callable[[Path], object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shards_module, "PAUSE_S", 0)
+    stream = splits.train.passes
+    assert isinstance(stream, StreamedDataset)
+    change(tmp_path / "part-2.npz")
+    with pytest.raises(StoreError, match=r"The shard part-2\.npz is not what it was when this run first read it"):
+        list(batched(stream, stream.draw_order()))
