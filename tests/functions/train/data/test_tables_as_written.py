@@ -140,6 +140,13 @@ def test_index_of_pandas_is_left_out_and_told(tmp_path: Path) -> None:
     table = pa.table({"a": [1.5, 2.5, 3.5], "y": ["a", "b", "a"], "__index_level_0__": [5, 2, 9]})
     pyarrow.parquet.write_table(table, tmp_path / "mine.parquet")
     assert read(tmp_path, path="mine.parquet").features == ("a",)
+    for odd in (["i", "j", "k"], [5, 5, 9], [1.5, 2.5, 2.5]):
+        table = table.set_column(2, "__index_level_0__", [odd])
+        pyarrow.parquet.write_table(table, tmp_path / "mine.parquet")
+        assert read(tmp_path, path="mine.parquet").features == ("a",)
+    joined = "".join(f"{n % 20},{n * 1.5},{n % 2}\n" for n in range(40))
+    assert csv(tmp_path, "Unnamed: 0,a,y\n" + joined).features == ("a",)
+    assert csv(tmp_path, "index,a,y\n" + joined.replace("19,", "3,")).features == ("index", "a")
 
 
 @pytest.mark.parametrize(
@@ -395,7 +402,7 @@ def test_lines_that_are_no_table_are_refused(tmp_path: Path, content: bytes, sai
     [
         (b"PK\x03\x04" + bytes(99), "no text: it is an Excel workbook or a zip; save the sheet as CSV"),
         (b"PAR1" + bytes(99), "no text: it is Parquet, which data.format: parquet reads"),
-        (gzip.compress(b"x,y\n1,a\n"), r"no text: it is compressed by gzip; its name must end in \.gz"),
+        (gzip.compress(b"x,y\n1,a\n", mtime=0), r"no text: it is compressed by gzip; its name must end in \.gz"),
     ],
 )
 def test_file_of_another_format_is_told_by_its_content(tmp_path: Path, content: bytes, said: str) -> None:
@@ -404,3 +411,19 @@ def test_file_of_another_format_is_told_by_its_content(tmp_path: Path, content: 
             csv(tmp_path, content, path=path)
     with pytest.raises(ValueError, match="csv, parquet, jsonl and npz are; save the sheet as CSV in UTF-8"):
         options(path="mine.xlsx")
+
+
+def test_empty_rows_that_a_spreadsheet_leaves_are_no_rows(tmp_path: Path) -> None:
+    text = "x,y\n" + halves(20)
+    assert csv(tmp_path, text + ",\n,\n\n,\n").sha256 == csv(tmp_path, text).sha256
+    with pytest.raises(InvalidInputError, match=r"row 21: the target 'y' is missing, as in 1 of 22"):
+        csv(tmp_path, text + ",\n5,a\n,\n")
+    with pytest.raises(InvalidInputError, match=r"mine\.csv has no rows"):
+        csv(tmp_path, "x,y\n,\n,\n")
+
+
+@pytest.mark.parametrize(("rows", "kinds"), [("old,a\n", "int64 in mine.csv and string"), ("1,2\n", "string in mine.")])
+def test_columns_of_other_types_in_another_file_are_named(tmp_path: Path, rows: str, kinds: str) -> None:
+    (tmp_path / "test.csv").write_text("x,y\n" + rows)
+    with pytest.raises(InvalidInputError, match=rf"Column '.' holds {kinds}.* in test\.csv; write it alike in all"):
+        csv(tmp_path, "x,y\n" + halves(20), test="test.csv", fractions={"train": 0.8, "validation": 0.2})
