@@ -427,3 +427,15 @@ def test_columns_of_other_types_in_another_file_are_named(tmp_path: Path, rows: 
     (tmp_path / "test.csv").write_text("x,y\n" + rows)
     with pytest.raises(InvalidInputError, match=rf"Column '.' holds {kinds}.* in test\.csv; write it alike in all"):
         csv(tmp_path, "x,y\n" + halves(20), test="test.csv", fractions={"train": 0.8, "validation": 0.2})
+
+
+@pytest.mark.parametrize(
+    ("form", "found"), [("{n},5", "numbers with a decimal comma"), ("{n}.5%", "numbers with a unit")]
+)
+def test_target_of_numbers_in_another_form_is_refused(tmp_path: Path, form: str, found: str) -> None:
+    text = "x;y\n" + "".join(f"{n};{form.format(n=n)}\n" for n in range(30))
+    with pytest.raises(
+        InvalidInputError, match=rf"'y' holds 30 different texts, which are {found}.*data\.task: classes"
+    ):
+        csv(tmp_path, text, delimiter=";")
+    assert len(csv(tmp_path, text, delimiter=";", task="classes").classes) == 30
