@@ -10,7 +10,9 @@ from functions.train.data.target import is_numeric_text, loses_digits
 
 MAX_NAMED = 10  # columns that a line names
 MIN_NUMBERED_ROWS = 20  # rows from which on different whole numbers in each look like an index
-INDEX_NAME = re.compile(r"|Unnamed: \d+|__index_level_\d+__|index")  # pandas' own, and that of R
+MIN_JOINED_ROWS = 10  # rows of each table on average from which on numbers that begin again look like indices
+PANDAS_INDEX = re.compile(r"__index_level_\d+__")  # of an index without a name, in Parquet
+INDEX_NAME = re.compile(r"|Unnamed: \d+|index")  # pandas' own, and that of R
 DATE = re.compile(r"\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}([T ]\d{1,2}:\d{2}.*)?|\d{1,2}\.? ?[A-Za-z]{3,9}\.? ?,? ?\d{2,4}")
 ODD_NUMBERS = (
     (DATE, "dates; make numbers of them, such as the year or days since, or split by them with data.time"),
@@ -92,5 +94,12 @@ def describe_identifier(name: str, values: Array) -> str:
 
 
 def is_row_number(name: str, values: Array) -> bool:
-    """Return whether a column is the index that pandas or R wrote: by its name, and another integer in every row."""
-    return bool(INDEX_NAME.fullmatch(name)) and values.dtype.kind in "iu" and len(np.unique(values)) == len(values)
+    """Return whether a column is the index that pandas or R wrote: by its name, and integers that number the rows.
+
+    These are another one in every row, or begin again where tables were joined.
+    """
+    if not INDEX_NAME.fullmatch(name) or values.dtype.kind not in "iu":
+        return False
+    begins = values[np.flatnonzero(np.diff(values) != 1) + 1]
+    joined = values[0] in (0, 1) and np.isin(begins, values[0]).all() and MIN_JOINED_ROWS * len(begins) < len(values)
+    return bool(joined) or len(np.unique(values)) == len(values)

@@ -15,12 +15,13 @@ from functions.train.data.column_notes import (
     describe_columns,
     describe_identifier,
     describe_lost_digits,
+    explain_texts,
 )
 from functions.train.data.dataset import Dataset
 from functions.train.data.files import DataFile, DataRoot, find_files
 from functions.train.data.pixels import Inputs, MemoryPixels
 from functions.train.data.split_keys import OPEN, SETS, SplitKeys
-from functions.train.data.target import parse_targets
+from functions.train.data.target import MAX_INTEGER_CLASSES, parse_targets
 from pilotlight.errors import InvalidInputError
 from pilotlight.recipes.data_schema import UserDataOptions
 
@@ -184,6 +185,7 @@ def build_image_dataset(raw: RawDataset, options: UserDataOptions) -> Dataset:
 
 def build_table_dataset(raw: RawDataset, options: UserDataOptions) -> Dataset:
     """Build a data set from a table: cleaned, with the categories of its columns."""
+    check_target_texts(raw.targets, options)
     parsed = parse_targets(raw.targets, options, raw.origin)
     rows = raw.inputs.astype(np.float32).astype(np.float64)  # as they are learned from: what repeats, repeats in these
     inputs, targets, kept, cleaning = clean_table(
@@ -213,6 +215,18 @@ def build_table_dataset(raw: RawDataset, options: UserDataOptions) -> Dataset:
         keys=keys,
         notes=(parsed.note, describe_columns(kept, categories if encoded else ()), *raw.notes),
     )
+
+
+def check_target_texts(targets: Array, options: UserDataOptions) -> None:
+    """Refuse a target of many texts that are numbers or dates in another form, unless the recipe says what they are."""
+    if targets.dtype.kind != "U" or options.task or options.classes:
+        return
+    words = np.unique(targets).tolist()
+    if len(words) > MAX_INTEGER_CLASSES and (found := explain_texts(words)):
+        raise InvalidInputError(
+            f"{options.name}: the target {options.target!r} holds {len(words):,} different texts, which are {found}; "
+            "data.task: classes takes them for classes."
+        )
 
 
 def find_empty_columns(rows: Array, names: Sequence[str]) -> list[str]:

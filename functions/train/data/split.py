@@ -233,7 +233,8 @@ def check_classes_present(dataset: Dataset, set_name: str, targets: Array) -> No
     """Refuse a split that leaves a class out of the set `set_name`, whose targets these are."""
     for rare in np.flatnonzero(np.bincount(targets, minlength=len(dataset.classes)) == 0)[:1]:
         count, name = int((dataset.targets == rare).sum()), dataset.classes[rare]
-        if count and set_name == SETS[0] and dataset.keys.sets is not None:
+        sets = dataset.keys.sets
+        if count and set_name == SETS[0] and sets is not None and (sets[dataset.targets == rare] > 0).all():
             raise InvalidInputError(
                 f"The class {name!r} occurs in the files of data.validation or data.test alone, {count:,} times, and "
                 "cannot be learned; data.rare: drop leaves it out."

@@ -20,7 +20,7 @@ import pyarrow.json
 import pyarrow.parquet
 
 from functions.train.data import Array
-from functions.train.data.column_notes import explain_texts, is_row_number
+from functions.train.data.column_notes import PANDAS_INDEX, explain_texts, is_row_number
 from functions.train.data.target import check_number_range, is_numeric_text
 from pilotlight.errors import InvalidInputError
 from pilotlight.recipes.data_schema import UserDataOptions
@@ -86,7 +86,13 @@ def read_csv(path: Path, file_name: str, options: UserDataOptions) -> Any:  # no
             f"{file_name}, row {row.number - 1} has {row.actual_columns} values, and its header names "
             f"{row.expected_columns}: {row.text[:60]!r}{guess_delimiter(table.column_names)}."
         )
-    return table
+    return cut_empty_rows(table)
+
+
+def cut_empty_rows(table: Any) -> Any:  # noqa: ANN401
+    """Cut off the rows at the end that have no value at all, as spreadsheets leave them."""
+    filled = [np.flatnonzero(pc.is_valid(column).to_numpy()) for column in table.columns]
+    return table.slice(0, max((int(rows[-1]) + 1 for rows in filled if len(rows)), default=0))
 
 
 def check_text_content(path: Path, file_name: str) -> None:
@@ -178,10 +184,24 @@ def join_tables(tables: Sequence[Any], file_names: Sequence[str]) -> tuple[Any, 
     try:
         whole = pa.concat_tables(tables, promote_options="permissive")
     except (pa.ArrowInvalid, pa.ArrowTypeError) as exc:
-        raise InvalidInputError(
-            f"{file_names[0]} and the files after it do not go together: {format_arrow_error(exc)}."
-        ) from exc
+        raise build_mismatch_error(tables, file_names, exc) from exc
     return whole, RowOrigins(tuple(file_names), tuple(table.num_rows for table in tables))
+
+
+def build_mismatch_error(tables: Sequence[Any], file_names: Sequence[str], cause: Exception) -> InvalidInputError:
+    """Build the error for tables that have a column of types that do not go together."""
+    for table, name in zip(tables[1:], file_names[1:], strict=True):
+        for column in table.column_names:
+            kinds = tables[0].schema.field(column).type, table.schema.field(column).type
+            parts = [pa.schema([(column, kind)]) for kind in kinds]
+            try:
+                pa.unify_schemas(parts, promote_options="permissive")
+            except (pa.ArrowInvalid, pa.ArrowTypeError):
+                return InvalidInputError(
+                    f"Column {column!r} holds {kinds[0]} in {file_names[0]} and {kinds[1]} in {name}; write it alike "
+                    "in all files."
+                )
+    return InvalidInputError(f"{file_names[0]} and the files after it do not go together: {format_arrow_error(cause)}.")
 
 
 def check_table_columns(table: Any, file_name: str) -> None:  # noqa: ANN401
@@ -234,7 +254,7 @@ def drop_row_numbers(table: Any, options: UserDataOptions, origin: RowOrigins) -
 
 def is_index_column(name: str, column: Any, row_counts: Sequence[int]) -> bool:  # noqa: ANN401
     """Return whether a column numbers the rows of each file, or is what a comma at the end of each line gives."""
-    if not name and column.null_count == len(column):
+    if (not name and column.null_count == len(column)) or PANDAS_INDEX.fullmatch(name):
         return True
     if not pa.types.is_integer(column.type) or column.null_count:
         return False

@@ -321,3 +321,11 @@ def test_class_that_groups_or_time_leave_out_is_told_with_the_key(tmp_path: Path
 def test_target_determines_no_set(tmp_path: Path, key: str) -> None:
     with pytest.raises(ValueError, match=r"it is data\.target too"):
         load(tmp_path, **{key: "y"})
+
+
+def test_groups_of_the_test_file_that_take_all_are_told(tmp_path: Path) -> None:
+    for name, first in (("mine.csv", 0), ("test.csv", 40)):
+        rows = "".join(f"{first + n},{n % 2},{'ab'[n % 2]}\n" for n in range(40))
+        (tmp_path / name).write_text("x,group,y\n" + rows)
+    with pytest.raises(InvalidInputError, match=r"data\.group leaves the class 'a' out of the train set, of 40 ex"):
+        load(tmp_path, group="group", test="test.csv", fractions={"train": 0.8, "validation": 0.2})

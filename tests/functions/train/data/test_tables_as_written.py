@@ -148,6 +148,13 @@ def test_index_of_pandas_is_left_out_and_told(tmp_path: Path) -> None:
     table = pa.table({"a": [1.5, 2.5, 3.5], "y": ["a", "b", "a"], "__index_level_0__": [5, 2, 9]})
     pyarrow.parquet.write_table(table, tmp_path / "mine.parquet")
     assert read(tmp_path, path="mine.parquet").features == ("a",)
+    for odd in (["i", "j", "k"], [5, 5, 9], [1.5, 2.5, 2.5]):
+        table = table.set_column(2, "__index_level_0__", [odd])
+        pyarrow.parquet.write_table(table, tmp_path / "mine.parquet")
+        assert read(tmp_path, path="mine.parquet").features == ("a",)
+    joined = "".join(f"{n % 20},{n * 1.5},{n % 2}\n" for n in range(40))
+    assert csv(tmp_path, "Unnamed: 0,a,y\n" + joined).features == ("a",)
+    assert csv(tmp_path, "index,a,y\n" + joined.replace("19,", "3,")).features == ("index", "a")
 
 
 @pytest.mark.parametrize(
@@ -478,3 +485,31 @@ def test_nan_is_no_target_and_no_class() -> None:
     table = pa.table({"y": pa.array([1.0, np.nan, 2.0])})
     with pytest.raises(InvalidInputError, match=r"a\.parquet, row 2: the target 'y' is missing, as in 1 of 3 rows"):
         read_target_column(table, "y", TIMES)
+
+
+def test_empty_rows_that_a_spreadsheet_leaves_are_no_rows(tmp_path: Path) -> None:
+    text = "x,y\n" + halves(20)
+    assert csv(tmp_path, text + ",\n,\n\n,\n").sha256 == csv(tmp_path, text).sha256
+    with pytest.raises(InvalidInputError, match=r"row 21: the target 'y' is missing, as in 1 of 22"):
+        csv(tmp_path, text + ",\n5,a\n,\n")
+    with pytest.raises(InvalidInputError, match=r"mine\.csv has no rows"):
+        csv(tmp_path, "x,y\n,\n,\n")
+
+
+@pytest.mark.parametrize(("rows", "kinds"), [("old,a\n", "int64 in mine.csv and string"), ("1,2\n", "string in mine.")])
+def test_columns_of_other_types_in_another_file_are_named(tmp_path: Path, rows: str, kinds: str) -> None:
+    (tmp_path / "test.csv").write_text("x,y\n" + rows)
+    with pytest.raises(InvalidInputError, match=rf"Column '.' holds {kinds}.* in test\.csv; write it alike in all"):
+        csv(tmp_path, "x,y\n" + halves(20), test="test.csv", fractions={"train": 0.8, "validation": 0.2})
+
+
+@pytest.mark.parametrize(
+    ("form", "found"), [("{n},5", "numbers with a decimal comma"), ("{n}.5%", "numbers with a unit")]
+)
+def test_target_of_numbers_in_another_form_is_refused(tmp_path: Path, form: str, found: str) -> None:
+    text = "x;y\n" + "".join(f"{n};{form.format(n=n)}\n" for n in range(30))
+    with pytest.raises(
+        InvalidInputError, match=rf"'y' holds 30 different texts, which are {found}.*data\.task: classes"
+    ):
+        csv(tmp_path, text, delimiter=";")
+    assert len(csv(tmp_path, text, delimiter=";", task="classes").classes) == 30
