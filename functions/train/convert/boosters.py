@@ -71,7 +71,8 @@ def find_booster(candidate: object, source_name: str) -> LoadedBooster | None:
     if load is None:
         return None
     try:
-        return load(candidate, source_name)
+        loaded = load(candidate, source_name)
+        check_classes(loaded, source_name)
     except InvalidInputError:
         raise
     except NotFittedError as exc:
@@ -80,6 +81,16 @@ def find_booster(candidate: object, source_name: str) -> LoadedBooster | None:
         raise InvalidInputError(
             f"{source_name}, a {type(candidate).__name__}, cannot be converted: {shorten_error(exc)}."
         ) from exc
+    return loaded
+
+
+def check_classes(loaded: LoadedBooster, source_name: str) -> None:
+    """Refuse a classifier that has seen a single class, for which its trees give two probabilities."""
+    if len(loaded.labels) == 1 < loaded.ensemble.answers:
+        raise InvalidInputError(
+            f"{source_name} was fitted on the class {loaded.labels[0]!r} alone, and answers nothing else; fit it on "
+            "two classes or more."
+        )
 
 
 def convert_loaded(loaded: LoadedBooster, source_name: str, target: Path) -> ConvertedModel:

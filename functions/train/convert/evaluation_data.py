@@ -18,7 +18,13 @@ from functions.train.data import Array
 from pilotlight.contracts.manifest import TensorSpec
 from pilotlight.errors import InvalidInputError
 from pilotlight.runtime.datatypes import NUMPY_DTYPES, cast_numbers
-from pilotlight.runtime.example_batches import AXIS_SUFFIX, BatchLayout, find_input_layout, find_layout, run_examples
+from pilotlight.runtime.example_batches import (
+    AXIS_SUFFIX,
+    BatchLayout,
+    find_input_layout,
+    find_layout,
+    generate_answers,
+)
 from pilotlight.runtime.session import Session
 
 INPUT_KINDS = {
@@ -77,9 +83,14 @@ def encode_npz(arrays: Mapping[str, Array]) -> bytes:
     return target.getvalue()
 
 
-def load_examples(file: Path, session: Session, *, with_targets: bool) -> ExampleSet:
-    """Load the arrays of an npz that the graph takes; `with_targets` requires one more array, the targets."""
-    arrays = read_npz_arrays(file)
+def load_examples(
+    file: Path, session: Session, *, with_targets: bool, arrays: dict[str, Array] | None = None
+) -> ExampleSet:
+    """Load the arrays of an npz that the graph takes; `with_targets` requires one more array, the targets.
+
+    `arrays` are what a file of another format holds.
+    """
+    arrays = read_npz_arrays(file) if arrays is None else arrays
     names = [spec.name for spec in session.inputs]
     named_axes = [name for name in names if name + AXIS_SUFFIX in arrays]
     told = {name: read_axis(file, name, arrays.pop(name + AXIS_SUFFIX)) for name in named_axes}
@@ -121,8 +132,11 @@ def find_example_layout(
 
 def read_axis(file: Path, name: str, values: Array) -> int:
     """Read which axis of an input holds the examples."""
-    if values.size != 1 or values.dtype.kind not in "iu":
-        raise InvalidInputError(f"{file}: {name + AXIS_SUFFIX!r} must be one whole number, the axis of the examples.")
+    if values.size != 1 or values.dtype.kind not in "iu" or values.min() < -1:
+        raise InvalidInputError(
+            f"{file}: {name + AXIS_SUFFIX!r} must be one whole number, the axis of the examples, or -1 for an input "
+            f"that all share; it is {values.tolist()}."
+        )
     return int(values.reshape(()))
 
 
@@ -227,9 +241,8 @@ def check_numbers(file: Path, session: Session, examples: ExampleSet) -> None:
     found = find_rows_without_numbers(examples)
     if not len(found):
         return
-    answers = run_examples(session, examples.take(found).inputs, examples.layout)
-    for values in answers.values():
-        if values.dtype.kind == "f" and not np.isfinite(values).all():
+    for answers in generate_answers(session, examples.take(found).inputs, examples.layout):
+        if not all(map(is_finite, answers.values())):
             name = next(name for name, array in examples.inputs.items() if not is_finite(array))
             raise InvalidInputError(
                 f"{file}: row {found[0]} of {name!r} has NaN or infinity, and the graph answers NaN or infinity there; "

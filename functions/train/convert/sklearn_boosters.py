@@ -48,9 +48,8 @@ def register_boosters() -> None:
 
 
 def holds_booster(estimator: Any) -> bool:  # noqa: ANN401 - scikit-learn ships no types
-    """Return whether a pipeline, or the best one of a search, makes something of the columns before its trees."""
-    pipeline = getattr(estimator, "best_estimator_", estimator)
-    return isinstance(pipeline, Pipeline) and isinstance(pipeline.steps[-1][1], tuple(list_estimators()))
+    """Return whether it is a pipeline, which makes something of the columns, with boosted trees at its end."""
+    return isinstance(estimator, Pipeline) and isinstance(estimator.steps[-1][1], tuple(list_estimators()))
 
 
 def list_estimators() -> Iterator[type]:

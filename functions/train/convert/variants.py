@@ -38,7 +38,7 @@ from pilotlight.contracts.codec import encode_document
 from pilotlight.contracts.manifest import EvaluationSet, Precision
 from pilotlight.contracts.metric import METRICS
 from pilotlight.errors import InvalidInputError
-from pilotlight.runtime.example_batches import run_examples
+from pilotlight.runtime.example_batches import generate_answers
 from pilotlight.runtime.golden_recorder import Feeds
 from pilotlight.runtime.scored_output import choose_scored_output
 from pilotlight.runtime.session import open_session
@@ -82,10 +82,11 @@ class QuantizationSource:
             self.show(f"The graph takes the examples {layout}.")
         session = open_session(str(self.graph))
         output = choose_scored_output(session)
-        scores = run_examples(session, examples.take(slice(0, 2)).inputs, examples.layout, [output])[output]
         found: RightAnswers | Unjudged = Unjudged(f"{output!r} cannot be divided by example")
         if examples.layout.outputs.get(output) is not None:
-            found = interpret_answers(file, examples.targets, scores, self.labels)
+            some = examples.take(slice(0, 2)).inputs
+            sample = next(generate_answers(session, some, examples.layout, [output]))[output]
+            found = interpret_answers(file, examples.targets, sample, self.labels)
         if isinstance(found, Unjudged):
             self.show(f"The right answers are not used: {found.reason}; how far the variants agree is measured.")
             return None

@@ -76,7 +76,7 @@ def read_tables(files: Sequence[DataFile], sets: Sequence[int], options: UserDat
     """Read the tables of all files, and concatenate them."""
     parts = []
     for file in files:
-        with file.local_path() as path:
+        with file.shared_path() as path:
             parts.append(TABLE_READERS[options.file_format](path, file.name, options))
     whole, origin = tabular_files.join_tables(parts, [file.name for file in files])
     whole, numbering = tabular_files.drop_row_numbers(whole, options, origin)
@@ -116,7 +116,7 @@ def read_arrays(files: Sequence[DataFile], sets: Sequence[int], options: UserDat
     """Read the arrays of all files, and concatenate them; their columns or channels are named by numbers."""
     parts = []
     for file in files:
-        with file.local_path() as path:
+        with file.shared_path() as path:
             parts.append(npz.read_npz(path, file.name, options))
         if parts[-1][0].shape[1:] != parts[0][0].shape[1:]:
             shapes = f"{parts[-1][0].shape[1:]}, and those of {files[0].name} {parts[0][0].shape[1:]}"

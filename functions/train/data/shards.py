@@ -57,7 +57,7 @@ def load_shard(shard: Shard, options: UserDataOptions) -> ShardRows:
     """Load a shard again; `StoreError` when its hash differs, also in the third attempt."""
     for attempt in range(ATTEMPTS):
         time.sleep(PAUSE_S * attempt)
-        with shard.file.local_path() as path:
+        with shard.file.shared_path() as path:
             if compute_file_sha256(path) == shard.sha256:
                 return parse_shard(path, shard.file.name, options, shard.sha256)
     raise StoreError(f"The shard {shard.file.name} is not what it was when this run first read it; start a new run.")
@@ -65,7 +65,7 @@ def load_shard(shard: Shard, options: UserDataOptions) -> ShardRows:
 
 def read_new_shard(file: DataFile, options: UserDataOptions) -> ShardRows:
     """Read a shard for the first time."""
-    with file.local_path() as path:
+    with file.shared_path() as path:
         return parse_shard(path, file.name, options, compute_file_sha256(path))
 
 

@@ -148,6 +148,19 @@ def read_parquet(path: Path, file_name: str, options: UserDataOptions) -> Any:  
         raise InvalidInputError(f"{file_name} cannot be read as Parquet: {format_arrow_error(exc)}.") from exc
 
 
+def read_parquet_values(path: Path) -> dict[str, list[Any]]:
+    """Read a Parquet file to Python's values by column, decimals as floats."""
+    try:
+        table = pyarrow.parquet.read_table(path, use_threads=False)
+    except (pa.ArrowInvalid, OSError) as exc:
+        raise InvalidInputError(f"{path} cannot be read as Parquet: {format_arrow_error(exc)}.") from exc
+    columns = {name: decode_dictionary_column(table.column(name)) for name in table.column_names}
+    return {
+        name: (column.cast(pa.float64()) if pa.types.is_decimal(column.type) else column).to_pylist()
+        for name, column in columns.items()
+    }
+
+
 def format_arrow_error(exc: BaseException) -> str:
     """Format an error of pyarrow's without its full stop."""
     return str(exc).strip().split("\n", 1)[0].rstrip(".")
@@ -372,10 +385,10 @@ def read_target_column(table: Any, name: str, origin: RowOrigins) -> Array:  # n
     """Read the target column as it is: text, truth values, whole or other numbers (N,), with a value in every row."""
     column = decode_target_column(table, name)
     kind = column.type
-    if column.null_count:
-        missing = pc.index(pc.is_null(column), pa.scalar(value=True)).as_py()
+    missing = np.flatnonzero(~find_present_values(column))
+    if len(missing):
         raise InvalidInputError(
-            f"{origin.describe_row(missing)}: the target {name!r} is missing, as in {column.null_count:,} of "
+            f"{origin.describe_row(int(missing[0]))}: the target {name!r} is missing, as in {len(missing):,} of "
             f"{len(column):,} rows; mend them, or let data.unlabelled: drop leave them out."
         )
     if is_text_type(kind):

@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from functions.train.evaluation.learning_curves import BLUE, GREY, VERMILION, render_png
+from functions.train.evaluation.learning_curves import BLUE, GREY, VERMILION, escape_formulas, render_png
 from pilotlight.drift.charts import ChartPanel
 
 PANELS_PER_ROW = 4  # panels in a row
@@ -56,7 +56,7 @@ def draw_panel(axes: Axes, panel: ChartPanel) -> None:
         places = np.arange(len(panel.labels))
         axes.bar(places - 0.2, panel.before, 0.4, color=GREY)
         axes.bar(places + 0.2, panel.now, 0.4, color=BLUE)
-        axes.set_xticks(places, [label[:12] for label in panel.labels], fontsize=6, rotation=30)
+        axes.set_xticks(places, [escape_formulas(label[:12]) for label in panel.labels], fontsize=6, rotation=30)
     else:
         width = (panel.high - panel.low) / max(1, len(panel.before) - 2) or 1.0
         middles = panel.low + width * (np.arange(len(panel.before)) - 0.5)
@@ -64,9 +64,8 @@ def draw_panel(axes: Axes, panel: ChartPanel) -> None:
         axes.set_ylim(0, 1.05 * min(max(*panel.before, *panel.now), MAX_BAR_RATIO * max(panel.before)) or 1.0)
         axes.step(middles, panel.now, where="mid", color=BLUE, linewidth=1.2)
     title = panel.name if panel.part == "feature" else f"answer: {panel.name}"
-    axes.set_title(
-        f"{title}\n{panel.verdict}, PSI {panel.psi:.3f}", fontsize=8, color=TITLE_COLOURS.get(panel.verdict, "black")
-    )
+    said = f"{escape_formulas(title)}\n{panel.verdict}, PSI {panel.psi:.3f}"
+    axes.set_title(said, fontsize=8, color=TITLE_COLOURS.get(panel.verdict, "black"))
     axes.tick_params(labelsize=6)
     axes.set_yticks([])
 

@@ -110,6 +110,11 @@ def simplify_axes(axes: Axes) -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
+def escape_formulas(text: str) -> str:
+    """Escape what matplotlib would take for a formula: names come from people's tables."""
+    return text.replace("$", r"\$")
+
+
 def render_png(figure: Figure) -> bytes:
     """Render the figure as PNG, without the name and version of the software in it."""
     target = io.BytesIO()

@@ -38,6 +38,11 @@ def check_metric(key: str, name: str, data: Dataset, set_name: str) -> None:
             f"{key} is 'auc', and the {set_name} set has examples of one class alone, so that there is no curve; name "
             "another metric, or enlarge that set."
         )
+    if name == "mape" and not np.all(data.targets):
+        raise InvalidInputError(
+            f"{key} is 'mape', and the {set_name} set has {int((data.targets == 0).sum()):,} targets of 0, of which an "
+            "error is no share; name mae or rmse."
+        )
     if name == "r2" and not np.ptp(data.targets):
         raise InvalidInputError(
             f"{key} is 'r2', and the {set_name} set has the target {data.targets.flat[0]:g} alone, so that there is "

@@ -11,6 +11,7 @@ from math import prod
 
 from functions.train.data.dataset import Dataset
 from functions.train.data.split import Splits
+from functions.train.data.split_keys import SETS
 from functions.train.evaluation.diagnostics import ClassificationDiagnosis, RegressionDiagnosis
 from functions.train.evaluation.markdown_table import format_markdown_table
 from functions.train.evaluation.quantization_report import (
@@ -184,12 +185,9 @@ def describe_data(recipe: Recipe, splits: Splits, report: QuantizationReport) ->
     """Describe where the examples come from, what was left out, and how they were split."""
     parts = {"training": splits.train, "validation": splits.validation, "test": splits.test}
     sizes = ", ".join(f"{len(part):,} for {name}" for name, part in parts.items())
-    split_note = "; whole documents, then cut into windows" if splits.test.text else ""
-    if splits.test.classes and not splits.test.text:
-        split_note = "; of each class in proportion"
     facts = [
         f"Source: {format_options(recipe.data)}.",
-        f"Split by seed {recipe.data.seed}{split_note}: {sizes}.",
+        f"{describe_split(recipe, splits)}: {sizes}.",
         f"Of the whole data set, sha256 `{splits.sha256}`; of the test set, `{report.evaluation.sha256}`.",
         f"The quantizer was calibrated on {report.calibration.examples:,} of the training examples.",
     ]
@@ -197,6 +195,39 @@ def describe_data(recipe: Recipe, splits: Splits, report: QuantizationReport) ->
         facts.insert(1, f"Cleaning: {report.cleaning}.")
     facts[1:1] = [f"{note[:1].upper()}{note[1:]}." for note in splits.train.notes]
     return "\n".join(f"- {fact}" for fact in facts)
+
+
+def describe_split(recipe: Recipe, splits: Splits) -> str:
+    """Describe what determined the set of an example; the notes of the data tell of groups, times and files."""
+    keys, train = splits.train.keys, splits.train
+    if keys.times is not None:
+        return "Split by time"
+    drawn = f"Split by seed {recipe.data.seed}"
+    if train.text:
+        return f"{drawn}; whole documents, then cut into windows"
+    if keys.groups is not None:
+        return f"{drawn}; whole groups"
+    if train.passes is not None:
+        return f"{drawn}; each example by itself"
+    return f"{drawn}; of each class in proportion" if train.classes else drawn
+
+
+def describe_test_set(splits: Splits, examples: int) -> str:
+    """Describe how far the test set is from the data that were learned from."""
+    keys = splits.test.keys
+    if keys.sets is not None and (keys.sets == SETS.index("test")).any():
+        return f"The test set has files of its own, {examples:,} examples; on data from elsewhere expect other numbers."
+    if keys.times is not None:
+        return (
+            f"The test set is the latest part of the same data, {examples:,} examples; the longer ago that is, the "
+            "less it says."
+        )
+    kind = (
+        "groups of the same data that were not learned from"
+        if keys.groups is not None
+        else "a random part of the same data"
+    )
+    return f"The test set is {kind}, {examples:,} examples; on data from elsewhere expect less."
 
 
 def describe_training(artifacts: TrainingArtifacts) -> str:
@@ -264,10 +295,7 @@ def format_class_table(diagnosis: ClassificationDiagnosis) -> str:
 def list_limitations(artifacts: TrainingArtifacts) -> Iterable[str]:
     """List what the numbers above do not show, or do not show clearly."""
     report = artifacts.report
-    yield (
-        f"The test set is a random part of the same data, {report.evaluation.examples:,} examples; on data from "
-        "elsewhere expect less."
-    )
+    yield describe_test_set(artifacts.splits, report.evaluation.examples)
     if folds := artifacts.folds:
         mean, deviation = format_value(folds.metric, folds.mean), format_value(folds.metric, folds.standard_deviation)
         yield f"Trained anew on {len(folds.values)} folds the recipe gave {folds.metric} {mean}, deviation {deviation}."

@@ -23,7 +23,14 @@ from functions.train.evaluation.diagnostics import (
     compute_wilson_interval,
 )
 from functions.train.evaluation.graphs import predict_answers
-from functions.train.evaluation.learning_curves import BLUE, GREY, VERMILION, render_png, simplify_axes
+from functions.train.evaluation.learning_curves import (
+    BLUE,
+    GREY,
+    VERMILION,
+    escape_formulas,
+    render_png,
+    simplify_axes,
+)
 from functions.train.evaluation.quantization_report import QuantizationReport
 from pilotlight.drift.training_profile import sample_row_indices
 from pilotlight.runtime.session import open_session
@@ -193,4 +200,4 @@ def draw_prediction_scatter(answers: Array, truth: Array, diagnosis: RegressionD
 def shorten_class_name(name: str) -> str:
     """Shorten a class's name to leave room for the others, and escape formulas of matplotlib."""
     cut = name if len(name) <= MAX_NAME_LENGTH else name[: MAX_NAME_LENGTH - 1] + "…"
-    return cut.replace("$", r"\$")
+    return escape_formulas(cut)

@@ -55,9 +55,9 @@ def build_totals(data: Dataset, names: Collection[str] | None = None, unit: Mome
     return RegressionTotals(unit, origin=float(np.mean(data.targets, dtype=np.float64)))
 
 
-def list_tops(names: Collection[str] | None) -> tuple[int, ...]:
+def list_tops(names: Collection[str]) -> tuple[int, ...]:
     """List k of each top_k that is reported."""
-    return tuple(k for k in TOP_COUNTS if f"top_{k}" == DEFAULT_TOP or f"top_{k}" in (names or ()))
+    return tuple(k for k in TOP_COUNTS if f"top_{k}" in {DEFAULT_TOP, *names})
 
 
 class ClassificationTotals:

@@ -1,5 +1,6 @@
 """Numbers, tables and texts as Java, pandas, R and Excel write them: over V2, MLflow's JSON and CSV alike."""
 
+import base64
 import json
 import math
 import zlib
@@ -359,6 +360,20 @@ def test_a_text_may_be_written_as_a_number() -> None:
         of=((TensorSpec("x", "INT64", ("batch", 2)),), fakes.ROW[1]),
     )
     assert mlflow.decode_request(b'{"inputs": {"text": [2026, "a"]}}', JSON, model)["text"].tolist() == ["2026", "a"]
+
+
+def test_texts_may_be_in_base64_if_they_say_so() -> None:
+    def send(data: list[str], **parameters: str) -> list[str]:
+        tensor = {"name": "x", "shape": [len(data)], "datatype": "BYTES", "data": data, "parameters": parameters}
+        body = json.dumps({"inputs": [tensor]}).encode()
+        return list(v2.decode_infer_request(body, {}, manifest("BYTES")).tensors["x"])
+
+    encoded = base64.b64encode("žluť".encode()).decode()
+    assert send([encoded, "YQ"], content_type="base64") == ["žluť", "a"]
+    assert send([encoded]) == send([encoded], content_type="str") == [encoded]
+    for wrong in ("?", "/w=="):
+        with pytest.raises(InvalidInputError, match="Input 'x': element 1 is no text in base64"):
+            send(["YQ==", wrong], content_type="base64")
 
 
 TEXT = '{"inputs": ["žluť"]}'

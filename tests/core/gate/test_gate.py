@@ -2,13 +2,18 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 from pilotlight.contracts.codec import decode_document
 from pilotlight.contracts.manifest import ManifestDraft
 from pilotlight.errors import ChangedError
+from pilotlight.gate import evaluation
+from pilotlight.gate.answers import reduce_answers
 from pilotlight.gate.evaluation import QualityGate
+from pilotlight.gate.probe import ProbeRequest, ProbeResult
 from pilotlight.gate.promotion import GateOverride, move_alias, promote_version
 from pilotlight.gate.verdict import Verdict, verdict_path
 from pilotlight.registry.registry import Registry, version_path
@@ -143,6 +148,68 @@ def test_a_model_without_a_test_set_is_judged_on_what_there_is(tmp_path: Path) -
     verdict = QualityGate(registry, 1769).evaluate("double", 2, "champion", actor="ann")
     assert verdict.passed, verdict.reason
     assert [check.name for check in verdict.checks] == ["opens", "files", "golden", "memory", "signature", "finite"]
+
+
+class Probes:
+    """What probes of the digits model find, in place of processes: for each version its answers, in turn."""
+
+    def __init__(self, **found: list[np.ndarray[Any, Any] | str]) -> None:
+        self.found = found
+        self.targets = np.array(fakes.digits()[1])
+
+    def __call__(self, request: ProbeRequest) -> ProbeResult:
+        answers = self.found[f"v{request.version}"].pop(0)
+        if isinstance(answers, str):
+            return ProbeResult(error=answers)
+        for precision in ("fp32", "int8"):
+            reduce_answers([answers[:200], answers[200:]], self.targets).save(Path(request.answers, f"{precision}.npz"))
+        return ProbeResult(load_s=2.0, latency_ms=9.0, peak_mb=100.0, finite=True, answered=("fp32", "int8"))
+
+
+RIGHT = np.eye(10, dtype=np.float32)[fakes.digits()[1]]
+
+
+@pytest.mark.parametrize("answers", [RIGHT[:, :1], RIGHT[:, :8], RIGHT[:, 0], RIGHT[:, None].repeat(3, 1)])
+def test_answers_of_another_kind_than_the_champions_are_not_checked_and_no_error(
+    registry: Registry, gate: QualityGate, monkeypatch: pytest.MonkeyPatch, answers: np.ndarray[Any, Any]
+) -> None:
+    again = fakes.publish_digits(registry)
+    monkeypatch.setattr(evaluation, "run_probe", Probes(v1=[RIGHT, RIGHT], v2=[answers, answers]))
+    verdict = gate.evaluate("digits", again.version, "champion", actor="ann")
+    (quality,) = [check for check in verdict.checks if check.name == "quality"]
+    assert quality.status == "not checked"
+    assert quality.why.startswith(f"Its answers are {list(answers.shape[1:])} for each example, the champion's [10]")
+    assert {"classes", "quantized"}.isdisjoint(check.name for check in verdict.checks)
+
+
+def test_a_champion_that_does_not_open_is_told(
+    registry: Registry, gate: QualityGate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    again = fakes.publish_digits(registry)
+    monkeypatch.setattr(evaluation, "run_probe", Probes(v1=["gone", "gone"], v2=[RIGHT, RIGHT]))
+    verdict = gate.evaluate("digits", again.version, "champion", actor="ann")
+    assert verdict.passed, verdict.reason
+    (quality,) = [check for check in verdict.checks if check.name == "quality"]
+    assert (quality.status, quality.why) == ("not checked", "The champion does not answer its test set: gone.")
+
+
+def test_a_version_that_opens_but_once_is_refused(
+    registry: Registry, gate: QualityGate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    again = fakes.publish_digits(registry)
+    monkeypatch.setattr(evaluation, "run_probe", Probes(v1=[RIGHT, RIGHT], v2=[RIGHT, "it is gone"]))
+    verdict = gate.evaluate("digits", again.version, "champion", actor="ann")
+    assert refusals(verdict) == {"opens": "It does not open: it is gone."}
+
+
+def test_a_champion_that_opens_but_once_has_its_first_times(
+    registry: Registry, gate: QualityGate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    again = fakes.publish_digits(registry)
+    monkeypatch.setattr(evaluation, "run_probe", Probes(v1=[RIGHT, "it is gone"], v2=[RIGHT, RIGHT]))
+    verdict = gate.evaluate("digits", again.version, "champion", actor="ann")
+    assert verdict.passed, verdict.reason
+    assert {"latency", "loading"} <= {check.name for check in verdict.checks}
 
 
 def test_a_graph_that_takes_positive_numbers_alone_passes(tmp_path: Path) -> None:

@@ -55,6 +55,28 @@ def test_numbers_may_come_as_text() -> None:
     np.testing.assert_allclose(rows(given), rows(people()), atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("categories", "written"),
+    [
+        (("1", "2"), ["1.0", "2.00", "2", "1"]),  # pandas writes whole numbers so where some are missing
+        (("1.0", "2.0"), ["1", "2", "2.0", "1.00"]),
+        (("False", "True"), ["FALSE", "true", "True", "false"]),  # R and JSON
+        ((" red", "blue "), ["red", "blue", " blue", "red "]),
+    ],
+)
+def test_a_category_is_known_however_it_is_written(categories: tuple[str, str], written: list[str]) -> None:
+    column = TableColumn(name="a", categories=categories, encoding="index", unknown="refuse")
+    assert rows({"a": texts(*written)}, (column,)).ravel().tolist() == [0, 1, 1, 0]
+
+
+def test_categories_that_are_alike_are_not_taken_for_each_other() -> None:
+    column = TableColumn(name="a", categories=("1", "1.0", "007"), encoding="index", unknown="refuse")
+    assert rows({"a": texts("1", "1.0", "007")}, (column,)).ravel().tolist() == [0, 1, 2]
+    for text in ("1.00", "7", "7.0", "red"):
+        with pytest.raises(InvalidInputError, match=r"which is none of"):
+            rows({"a": texts(text)}, (column,))
+
+
 @pytest.mark.parametrize("gap", ["NA", "nan", "NULL", "#N/A", " "])
 def test_words_for_a_missing_value_are_those_of_a_csv_body(gap: str) -> None:
     found = rows(people(age=texts(gap, "50"), city=texts(gap, "Bern")))
@@ -175,6 +197,8 @@ def test_whole_numbers_are_categories_without_a_point() -> None:
         ({"floor": texts("2", "9")}, r"'floor', row 1, is '9', which is none of \['1', '2', '3'\]"),
         ({"age": texts("30", "old")}, "'age', row 1, is 'old', expected a number"),
         ({"age": np.array([30, np.inf])}, "'age', row 1, is infinite"),
+        ({"age": np.array([30, 1e300])}, r"'age', row 1, is \S+e\+\d+ once scaled, beyond what float32 holds"),
+        ({"height": np.array([-1e300, 1.9])}, r"'height', row 0, is -\S+ once scaled, beyond what float32 holds"),
         ({"height": np.array([np.nan, 1.9])}, "'height', row 0, is missing, and the model takes no missing values"),
         ({"floor": texts("1", None)}, "'floor', row 1, is missing"),
         ({"height": np.array([1.6])}, "'height' has 1 rows and 'age' 2; send one value for each record"),

@@ -133,6 +133,16 @@ def test_json_under_any_media_type_is_still_json(call: Function) -> None:
     assert (status, sentence[:32]) == (400, "The body is not an infer request")
 
 
+def test_an_object_whose_type_does_not_tell_is_json_of_mlflow_too(call: Function) -> None:
+    """As curl -d sends it, which says that it is a form."""
+    path, body = "/invocations?model=double", b' {"instances": [[1, 2, 3]]}'
+    for kind in ("application/x-www-form-urlencoded", "application/octet-stream"):
+        assert call(path, body, {"content-type": kind}) == (200, {"predictions": [[2, 4, 6]]})
+        compressed = {"content-type": kind, "content-encoding": "gzip"}
+        assert call(path, gzip.compress(body), compressed) == (200, {"predictions": [[2, 4, 6]]})
+    assert call.refusal(path, b"a=1&b=2", {"content-type": "application/x-www-form-urlencoded"})[0] == 415
+
+
 def test_a_form_brings_numbers_too(call: Function) -> None:
     body, headers = form(("x", "", "", b"[[1, 2, 3], [4, 5, 6]]"))
     assert call("/v2/models/double/infer", body, headers)[1]["outputs"][0]["data"] == [2, 4, 6, 8, 10, 12]

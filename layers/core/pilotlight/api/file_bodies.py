@@ -43,6 +43,13 @@ def is_json(body: bytes, content_type: str) -> bool:
     return parse_media_type(content_type) in UNTOLD_TYPES and b"\0" not in head and head[:1] < b"\x80"
 
 
+def is_untold_object(body: bytes, content_type: str) -> bool:
+    """Return whether a body is an object in JSON whose type does not tell, as `curl -d` sends it unless told to."""
+    if parse_media_type(content_type) not in (*UNTOLD_TYPES, ANY_BYTES):
+        return False
+    return body[:1024].lstrip().startswith((b"{", b"\xef\xbb\xbf{"))
+
+
 def parse_media_type(content_type: str) -> str:
     """Parse the media type of a `Content-Type`, in lower case and without parameters."""
     return content_type.partition(";")[0].strip().lower()

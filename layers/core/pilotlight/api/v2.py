@@ -27,6 +27,7 @@ from pilotlight.api.text_encoding import convert_to_utf8, find_charset
 from pilotlight.api.v2_json import InferBody, InputBody, OutputBody, decode_infer_body, parse_flag
 from pilotlight.contracts.manifest import Datatype, Manifest, TensorSpec
 from pilotlight.errors import InvalidInputError, TooLargeError, UnsupportedError
+from pilotlight.processing import file_bytes
 from pilotlight.processing.input_validation import check_row_count
 from pilotlight.processing.signature import CallSignature, SignatureInput, choose_signature, list_signatures
 from pilotlight.runtime.datatypes import NUMPY_DTYPES, Array
@@ -254,13 +255,26 @@ def decode_infer_input(
         return decode_binary_input(tensor_bytes, model_input, datatype, input_body.shape, payload.limits)
     if size is None:
         missing_is_nan = model_input.nullable or (nullable and datatype in v2_tensors.MAX_FLOATS)
-        return v2_tensors.decode_json_tensor(data, spec.name, datatype, input_body.shape, nullable=missing_is_nan)
+        tensor = v2_tensors.decode_json_tensor(data, spec.name, datatype, input_body.shape, nullable=missing_is_nan)
+        is_base64 = parameters.get("content_type") == "base64" and datatype == "BYTES" and not model_input.opaque
+        return decode_base64_texts(tensor, spec.name) if is_base64 else tensor
     if type(size) is not int or size < 0 or data:
         raise InvalidInputError(
             f"Input {input_body.name!r} takes either data or a binary_data_size of 0 or more, not both."
         )
     tensor_bytes = payload.take_bytes(size, spec.name)
     return decode_binary_input(tensor_bytes, model_input, datatype, input_body.shape, payload.limits)
+
+
+def decode_base64_texts(tensor: Array, name: str) -> Array:
+    """Decode texts that came in base64, which MLServer's clients say by `content_type`."""
+    texts = np.empty(tensor.size, object)
+    for place, element in enumerate(tensor.ravel()):
+        try:
+            texts[place] = None if element is None else file_bytes.decode_base64(element).decode()
+        except (InvalidInputError, UnicodeDecodeError) as exc:
+            raise InvalidInputError(f"Input {name!r}: element {place} is no text in base64: {exc}.") from exc
+    return texts.reshape(tensor.shape)
 
 
 def decode_binary_input(

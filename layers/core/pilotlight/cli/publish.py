@@ -79,10 +79,15 @@ def publish(
     ] = None,
     evaluation: Annotated[
         Path | None,
-        typer.Option("--evaluation", metavar="FILE", help="npz: the graph's inputs by name, and the right answers."),
+        typer.Option(
+            "--evaluation",
+            metavar="FILE",
+            help="Examples and their right answers: npz with the graph's inputs by name, or a table "
+            "with the columns that callers send (CSV, Parquet, JSONL).",
+        ),
     ] = None,
     calibration: Annotated[
-        Path | None, typer.Option("--calibration", metavar="FILE", help="npz: the graph's inputs by name.")
+        Path | None, typer.Option("--calibration", metavar="FILE", help="The same without right answers.")
     ] = None,
     steps: Annotated[
         Path | None,
@@ -118,27 +123,64 @@ def publish(
     check_name(name, "model name")
     path = hugging_face_cache.choose_snapshot(path)
     assumed = Assumptions()
-    options = {
+    options: dict[str, object] = {
         "--name": name, "--task": task, "--labels": labels, "--quantize": quantize,
         "--evaluation": evaluation, "--calibration": calibration, "--sample": sample,
     }  # fmt: skip
     with TemporaryDirectory(prefix="pilotlight-publish-") as work_folder:
         source = locate_servable_graph(path, Path(work_folder) / "graph-of-tensors")
         classifier = source.classifier if source else None
-        prepared = prepare_draft(path, source, options, precision, Path(work_folder))
         folder = source.folder if source else path if path.is_dir() else path.parent
+        options |= describe_table_steps(options, task, steps, folder, source, Path(work_folder))
+        prepared = prepare_draft(path, source, options, precision, Path(work_folder))
         draft = add_labels(prepared.draft, labels, folder, source, task, assumed)
         draft = add_processing_steps(draft, task, steps, folder, prepared.facts, assumed, classifier)
         draft = classifier_outputs.add_postprocessing(draft, classifier, task, prepared.facts)
         draft = classifier_outputs.resolve_output_names(draft)
         check_labels(draft, labels, prepared.facts, explicit=labels is not None)
         draft, profile_files = capture_policy.add_feature_profile(
-            capture_policy.apply_capture_policy(draft, capture, mask), evaluation, prepared.session
+            capture_policy.apply_capture_policy(draft, capture, mask),
+            choose_profile_examples(evaluation, prepared.files),
+            prepared.session,
         )
         note_rows(prepared.facts.signature, assumed)
         files = prepared.files | read_processing_assets(draft, folder) | profile_files
         manifest = open_registry(store).publish_version(draft, assumed.add_to_card(files))
     tell_publication(manifest, prepared, assumed, store, json=json)
+
+
+def describe_table_steps(
+    options: Mapping[str, object],
+    task: Task | None,
+    file: Path | None,
+    folder: Path,
+    source: GraphSource | None,
+    work_folder: Path,
+) -> dict[str, object]:
+    """Write the steps by which a table of examples is prepared, unless the model brings its own; return the options."""
+    given = [value for name, value in options.items() if name in ("--evaluation", "--calibration") and value]
+    if all(str(value).lower().endswith(".npz") for value in given):
+        return {}
+    prepare = processing_steps.read_processing_file(file, task).get("prepare") if file else None
+    if file is None and task in (None, "text") and (folder / "tokenizer.json").is_file():
+        prepare = processing_steps.read_text_steps(folder, Assumptions())
+    if prepare is None:
+        return {}
+    if prepare.get("kind") == "tabular" and source is not None:
+        prepare.setdefault("input", open_graph(source.graph).inputs[0].name)
+    steps, names = work_folder / "steps.json", work_folder / "labels.json"
+    steps.write_bytes(msgspec.json.encode(prepare))
+    found = processing_steps.read_labels(folder) if prepare.get("kind") == "text" and not options["--labels"] else ()
+    names.write_bytes(msgspec.json.encode(found))
+    return {"--steps": steps, "--assets": folder, "--labels": names if found else options["--labels"]}
+
+
+def choose_profile_examples(evaluation: Path | None, files: Mapping[str, FileContent]) -> Path | None:
+    """Choose the arrays that are profiled: the publisher's, or those that a table of his became."""
+    if evaluation is None or evaluation.suffix.lower() == ".npz":
+        return evaluation
+    converted = files.get("evaluation.npz")
+    return converted if isinstance(converted, Path) else None
 
 
 @dataclass(frozen=True)

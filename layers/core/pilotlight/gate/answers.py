@@ -77,6 +77,7 @@ def reduce_answers(batches: Iterable[Array], targets: Array | None) -> AnswerSta
     parts, start = list[AnswerStatistics](), 0
     total = 0 if targets is None else len(targets)
     for outputs in batches:
+        targets = targets if targets is not None and has_scores_of(outputs, targets) else None
         right = None if targets is None else targets[start : start + len(outputs)]
         parts.append(reduce_batch(outputs, right, choose_odds_rows(start, len(outputs), total, outputs.shape[1:])))
         start += len(outputs)
@@ -86,6 +87,12 @@ def reduce_answers(batches: Iterable[Array], targets: Array | None) -> AnswerSta
             for each in fields(AnswerStatistics)
         }
     )
+
+
+def has_scores_of(outputs: Array, targets: Array) -> bool:
+    """Return whether the outputs have a score for each class of the targets; True where these are no classes."""
+    is_class = outputs.ndim == targets.ndim + 1 and np.issubdtype(targets.dtype, np.integer)
+    return not is_class or int(targets.max(initial=0)) < outputs.shape[-1]
 
 
 def join_arrays(arrays: Iterable[Array]) -> Array:

@@ -136,6 +136,14 @@ def check_quality(
     return GateCheck("quality", not refused, why[0].upper() + why[1:], numbers)
 
 
+def skip_quality(ours: str, theirs: str, champion: ProbeResult) -> GateCheck:
+    """Tell why the version is not compared with the champion, by the shapes of their answers to its test set."""
+    why = f"Its answers are {ours} for each example, the champion's {theirs}: they cannot be compared."
+    if not theirs:
+        why = f"The champion does not answer its test set: {(champion.error or 'it takes other inputs').rstrip('.')}."
+    return GateCheck("quality", True, why, checked=False)
+
+
 def get_quantization_budget(version: Manifest, metric_name: str, limits: GateLimits) -> float:
     """Return what quantization may cost: the budget in the version's manifest, capped by the gate's own limit.
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from pilotlight.contracts.codec import format_utc_now
 from pilotlight.contracts.manifest import Manifest, Precision
+from pilotlight.contracts.metric import NUMBER_METRICS
 from pilotlight.errors import BrokenDocumentError, NotFoundError
 from pilotlight.gate import checks, metrics
 from pilotlight.gate.answers import AnswerStatistics, EvaluationOutputs, load_statistics
@@ -38,6 +39,16 @@ class ProbedVersion:
     def pair_with_targets(self, targets: Array, precision: Precision | None = None) -> EvaluationOutputs:
         """Pair a variant's answers with the targets; the default is the served variant."""
         return EvaluationOutputs(np.zeros(0), targets, self.outputs[precision or self.manifest.serve])
+
+    def is_judged_by(self, metric: str) -> bool:
+        """Whether its answers to the test set are what the metric is of: classes, or a number."""
+        kept = self.outputs[self.manifest.serve]
+        return bool((kept.numbers if metric in NUMBER_METRICS else kept.predicted).size)
+
+    def describe_answers(self) -> str:
+        """Describe the shape of one answer to the test set; empty if there is none."""
+        kept = self.outputs.get(self.manifest.serve)
+        return "" if kept is None else str(kept.shape.tolist())
 
 
 @dataclass(frozen=True)
@@ -114,6 +125,8 @@ class QualityGate:
             return ours, None
         theirs = self._probe_once(champion, test_set_owner)
         again, they_again = self._probe_once(manifest, test_set_owner), self._probe_once(champion, test_set_owner)
+        if again.probe_result.error is not None:  # what opens once need not open in a function
+            return again, theirs
         return keep_shorter_times(ours, again), keep_shorter_times(theirs, they_again)
 
     def _probe_once(self, manifest: Manifest, test_set_owner: Manifest | None) -> ProbedVersion:
@@ -170,13 +183,15 @@ class QualityGate:
         answers = ours.pair_with_targets(targets)
         name = (theirs or ours).manifest.metric or ours.manifest.metric or "accuracy"
         chosen_metric = metrics.find_metric(name)
-        if theirs is not None and has_same_shape(ours, theirs):
+        if theirs is not None and not has_same_shape(ours, theirs):
+            yield checks.skip_quality(ours.describe_answers(), theirs.describe_answers(), theirs.probe_result)
+        elif theirs is not None:
             yield checks.check_quality(chosen_metric, name, answers, theirs.pair_with_targets(targets), self.limits)
             if ours.manifest.labels:
                 yield checks.check_class_recalls(
                     answers, theirs.pair_with_targets(targets), ours.manifest.labels, self.limits
                 )
-        if "fp32" in ours.outputs and ours.manifest.serve != "fp32":
+        if "fp32" in ours.outputs and ours.manifest.serve != "fp32" and ours.is_judged_by(name):
             budget = checks.get_quantization_budget(ours.manifest, name, self.limits)
             yield checks.check_quantization(
                 chosen_metric, name, answers, ours.pair_with_targets(targets, "fp32"), budget
@@ -195,7 +210,9 @@ def has_same_shape(ours: ProbedVersion, theirs: ProbedVersion) -> bool:
 
 
 def keep_shorter_times(first: ProbedVersion, second: ProbedVersion) -> ProbedVersion:
-    """Combine two probes of a version: the first one's result with the shorter times of both."""
+    """Combine two probes of a version: the first one's result with the shorter times of both, if both opened it."""
+    if second.probe_result.error is not None:
+        return first
     found = msgspec.structs.replace(
         first.probe_result,
         load_s=min(first.probe_result.load_s, second.probe_result.load_s),

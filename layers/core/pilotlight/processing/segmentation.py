@@ -46,7 +46,8 @@ def read_score_maps(steps: SegmentationPostprocessing, scores: Array) -> list[Ar
     if scores.dtype.kind in "iub":
         classes = scores[:, 0] if scores.ndim == 4 and steps.layout == "NCHW" else scores.reshape(scores.shape[:3])
         if classes.size and not 0 <= int(classes.min()) <= int(classes.max()) <= MAX_CLASSES:
-            raise ModelRefusedError(f"The graph's {steps.output!r} has classes beyond {MAX_CLASSES}, a mask's largest.")
+            found = f"classes from {classes.min()} to {classes.max()}"
+            raise ModelRefusedError(f"The graph's {steps.output!r} has {found}; a mask holds 0 to {MAX_CLASSES}.")
         return list(classes)
     scores = scores.astype(np.float32)
     if scores.ndim == 3:

@@ -3,8 +3,10 @@
 The module knows a request's columns and the manifest's steps, not the model.
 """
 
+import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -18,6 +20,7 @@ from pilotlight.processing import input_validation
 from pilotlight.runtime.datatypes import NUMPY_DTYPES, Array
 
 NO_CATEGORY = -1.0  # an index that graphs which compare it with each category spread to zeros
+WHOLE_NUMBER = re.compile(r"(-?(?:0|[1-9][0-9]*))\.0+")
 UNKNOWN_METRIC = "UnknownCategories"
 MAX_LINES = 20  # of the log in a second, about unknown categories
 BOOLEAN_WORDS = {
@@ -47,7 +50,20 @@ def build_table_feeds(
             unknown[column.name] = count
     if unknown:
         UNKNOWN_CATEGORIES.add(manifest, unknown)
-    return {steps.input: np.concatenate(parts, axis=1).astype(NUMPY_DTYPES[spec.datatype])}
+    return {steps.input: join_columns(steps, parts, NUMPY_DTYPES[spec.datatype])}
+
+
+def join_columns(steps: TablePreprocessing, parts: Sequence[Array], dtype: "np.dtype[Any]") -> Array:
+    """Join the columns, float64 [batch, 1] or wider, in the graph's type; refuse a number that is infinite there."""
+    joined = np.concatenate(parts, axis=1)
+    with np.errstate(over="ignore"):
+        cast = joined.astype(dtype)
+    if dtype.kind == "f" and np.isinf(cast).any():
+        row, place = np.argwhere(np.isinf(cast))[0]
+        ends = np.cumsum([part.shape[1] for part in parts])
+        column = steps.columns[int(np.searchsorted(ends, place, "right"))]
+        raise build_cell_error(column, row, f"is {joined[row, place]:g} once scaled, beyond what {dtype.name} holds")
+    return cast
 
 
 def split_columns(steps: TablePreprocessing, tensors: Mapping[str, Array]) -> Mapping[str, Array]:
@@ -99,8 +115,7 @@ def encode_categories(column: TableColumn, values: Array) -> tuple[Array, int]:
     Also returns how many of the values are categories that training did not know.
     """
     texts = [format_category(value) for value in values.tolist()]
-    places = {name: float(place) for place, name in enumerate(column.categories)}
-    codes = np.array([places.get(text, NO_CATEGORY) for text in texts])
+    codes = find_codes(column, texts)
     if codes.min() >= 0:
         return spread_codes(column, codes), 0
     missing = np.array([text in MISSING_WORDS for text in texts]) & (codes < 0)
@@ -110,6 +125,32 @@ def encode_categories(column: TableColumn, values: Array) -> tuple[Array, int]:
     if unknown.any():
         codes[unknown] = get_unknown_code(column, texts, unknown)
     return spread_codes(column, codes), int(unknown.sum())
+
+
+def find_codes(column: TableColumn, texts: list[str]) -> Array:
+    """Find the index of each text among the categories, `NO_CATEGORY` if it is none; float64, [batch].
+
+    Other tools may write a category differently: 3.0 for 3 where a column had gaps, TRUE for True, without blanks.
+    """
+    places = {name: float(place) for place, name in enumerate(column.categories)}
+    codes = np.array([places.get(text, NO_CATEGORY) for text in texts])
+    if codes.min() >= 0:
+        return codes
+    alike: dict[str, list[float]] = {}
+    for name, place in places.items():
+        alike.setdefault(normalise_category(name), []).append(place)
+    for row in np.flatnonzero(codes < 0):
+        found = alike.get(normalise_category(texts[row]), [])
+        if texts[row] and len(found) == 1:
+            codes[row] = found[0]
+    return codes
+
+
+def normalise_category(text: str) -> str:
+    """Return what all spellings of a category have in common."""
+    text = text.strip()
+    whole = WHOLE_NUMBER.fullmatch(text)
+    return whole[1] if whole is not None else text.lower() if text in BOOLEAN_WORDS else text
 
 
 def spread_codes(column: TableColumn, codes: Array) -> Array:

@@ -118,6 +118,8 @@ def find_input_layout(
             axes[spec.name] = axis if axis >= 0 else None
         else:
             raise InvalidInputError(f"{spec.name + AXIS_SUFFIX!r} is {axis}; {spec.name!r} has {len(spec.shape)} axes")
+        if axis is not None and values.ndim != len(spec.shape):
+            raise build_shape_error(spec, values)
         if (found := axes[spec.name]) is not None and batch is None:
             batch = spec.shape[found] if found >= 0 else 1
             count = values.shape[max(found, 0)]
@@ -228,9 +230,14 @@ def run_examples(
     outputs: Sequence[str] | None = None,
     batch_size: int = BATCH_SIZE,
 ) -> dict[str, Array]:
-    """Run the graph on all examples; the answers have the example as their first dimension, if they can be divided."""
+    """Run the graph on all examples; the answers have the example as their first dimension.
+
+    Those that cannot be divided by example are left out, and those of another shape for each, as lists of objects are.
+    """
     parts = list(generate_answers(session, arrays, layout, outputs, batch_size))
-    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    divided = [name for name in parts[0] if layout.outputs.get(name) is not None]
+    alike = [name for name in divided if len({part[name].shape[1:] for part in parts}) == 1]
+    return {name: np.concatenate([part[name] for part in parts]) for name in alike}
 
 
 def generate_answers(

@@ -37,6 +37,7 @@ MB_PER_VCPU = 1769  # of a Lambda function's memory (AWS, Lambda quotas)
 ONNXRUNTIME_VERSION: str = ort.__version__
 ERROR_CODE = re.compile(r"\[ONNXRuntimeError\] : \d+ : \w+ : |Non-zero status code returned while running ")
 NODE = re.compile(r"(\w+) node\. Name:('[^']*') Status Message: ")
+LOADING = re.compile(r"Load model from .* failed:\s*(?:Fatal error: )?")
 SOURCE_PLACE = re.compile(r"\S*/onnxruntime/\S*\.(?:cc|h):\d+ .*?\)(?: const)?(?: \[with [^\]]*\])? (?=[A-Z\w'{])")
 TENSOR_TYPE = re.compile(r"(?:optional\()?(tensor\(\w+\))\)?")  # an optional input takes a tensor
 MIN_MAPPED_BYTES = 4096  # a page; smaller weights stay in the graph
@@ -60,7 +61,7 @@ def build_run_error(cause: str) -> InvalidInputError:
 
 def clean_cause(cause: str) -> str:
     """Remove from onnxruntime's message its code, and the place in its source, which say nothing to a caller."""
-    line = NODE.sub(r"\1 \2: ", ERROR_CODE.sub("", " ".join(cause.split())))
+    line = NODE.sub(r"\1 \2: ", LOADING.sub("", ERROR_CODE.sub("", " ".join(cause.split()))))
     return SOURCE_PLACE.sub("", line).replace(" '':", ":").strip().rstrip(".")[:MAX_CAUSE_LENGTH]
 
 

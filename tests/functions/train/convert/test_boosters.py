@@ -319,6 +319,8 @@ def test_what_no_graph_computes_is_said(tmp_path: Path, people: Any) -> None:  #
     estimator = lightgbm.LGBMRegressor(**LGB, linear_tree=True).fit(ROWS, AMOUNT)
     with pytest.raises(InvalidInputError, match=r"^mine.py:model has linear trees \(linear_tree\), which no operator"):
         converted(estimator, tmp_path)
+    with pytest.raises(InvalidInputError, match="was fitted on the class 'yes' alone, and answers nothing else; fit"):
+        converted(lightgbm.LGBMClassifier(**LGB).fit(ROWS, ["yes"] * 300), tmp_path)
     with pytest.raises(InvalidInputError, match="is not fitted; call fit before"):
         converted(lightgbm.LGBMRegressor(), tmp_path)
 

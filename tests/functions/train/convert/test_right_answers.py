@@ -10,11 +10,12 @@ from hypothesis import strategies as st
 
 from functions.train.convert.evaluation_data import ExampleSet, convert_to_datatype, load_examples, read_npz_arrays
 from functions.train.convert.right_answers import RightAnswers, Unjudged, interpret_answers
+from functions.train.convert.variants import QuantizationSource
 from pilotlight.contracts.manifest import Datatype, TensorSpec
 from pilotlight.errors import InvalidInputError
-from pilotlight.runtime.example_batches import BatchLayout
-from pilotlight.runtime.session import open_session
-from tests.functions.train.convert.graphs import node, save, save_dense, value, weights
+from pilotlight.runtime.example_batches import BatchLayout, find_layout, generate_answers, run_examples
+from pilotlight.runtime.session import Session, open_session
+from tests.functions.train.convert.graphs import INT64, node, save, save_dense, value, weights
 
 SCORES = np.zeros((2, 3), np.float32)
 NUMBER = np.zeros((2, 1), np.float32)
@@ -183,6 +184,11 @@ def test_a_cut_off_npz_is_told(tmp_path: Path) -> None:
             {"x": np.zeros((4, 256)), "x.batch_axis": np.array(7), "y": np.zeros(4)},
             "'x.batch_axis' is 7; 'x' has 2 axes",
         ),
+        ({"x": np.zeros(4), "x.batch_axis": 1, "y": np.zeros(4)}, "'x' has shape [4], the graph takes [-1, 256]"),
+        (
+            {"x": np.zeros((4, 256)), "x.batch_axis": -7, "y": np.zeros(4)},
+            "an input that all share; it is -7",
+        ),
         ({"x": np.where(np.arange(1024).reshape(4, 256) == 600, np.nan, 0), "y": np.zeros(4)}, "row 2 of 'x' has NaN"),
     ],
 )
@@ -253,3 +259,52 @@ def test_arrays_may_have_the_names_of_arguments(tmp_path: Path) -> None:
         "file": [[1.0] * 3] * 2,
         "allow_pickle": [0, 1],
     }
+
+
+@pytest.fixture
+def detector(tmp_path: Path) -> Session:
+    """A graph of one example that answers as many objects as there are positive numbers, and their sum."""
+    nodes = [
+        node("Greater", "x zero", "chosen"),
+        node("NonZero", "chosen", "places"),
+        node("Unsqueeze", "places first", "objects"),
+        node("ReduceSum", "x", "total", keepdims=0),
+    ]
+    constants: dict[str, Any] = {"zero": np.zeros((), np.float32), "first": np.zeros(1, np.int64)}
+    outputs = [value("total", []), value("objects", [1, 2, "objects"], INT64)]
+    return open_session(str(save(tmp_path / "d.onnx", nodes, [value("x", [1, 4])], outputs, constants)))
+
+
+def test_answers_of_another_shape_for_each_example_are_left_out(detector: Session) -> None:
+    rows = np.array([[1, 1, 1, 0], [1, 0, 0, 0]], np.float32)
+    layout = find_layout(detector, {"x": rows})
+    assert [len(part["objects"][0][0]) for part in generate_answers(detector, {"x": rows}, layout)] == [3, 1]
+    found = run_examples(detector, {"x": rows}, layout)
+    assert {name: values.tolist() for name, values in found.items()} == {"total": [3, 1]}
+
+
+@pytest.mark.parametrize("gap", [np.nan, 0.0])
+def test_lists_of_objects_have_no_right_answers_and_cost_no_publish(
+    detector: Session, tmp_path: Path, gap: float
+) -> None:
+    rows = np.array([[1, 1, 1, 0], [1, 0, 0, gap]], np.float32)
+    np.savez(tmp_path / "e.npz", x=rows, y=np.arange(2))
+    if np.isnan(gap):
+        with pytest.raises(InvalidInputError, match="row 1 of 'x' has NaN"):
+            load_examples(tmp_path / "e.npz", detector, with_targets=True)
+        return
+    examples, said = load_examples(tmp_path / "e.npz", detector, with_targets=True), list[str]()
+    answers = QuantizationSource(tmp_path / "d.onnx", (), evaluation=examples, show=said.append).interpret_evaluation()
+    assert answers is None or not answers.classes
+
+
+def test_a_sum_over_all_examples_has_no_right_answers(tmp_path: Path) -> None:
+    graph = save(
+        tmp_path / "m.onnx", [node("ReduceSum", "x", "y", keepdims=0)], [value("x", ["N", 4])], [value("y", [])], {}
+    )
+    np.savez(tmp_path / "e.npz", x=np.ones((5, 4)), y=np.arange(5))
+    examples, said = load_examples(tmp_path / "e.npz", open_session(str(graph)), with_targets=True), list[str]()
+    assert QuantizationSource(graph, (), evaluation=examples, show=said.append).interpret_evaluation() is None
+    assert said == [
+        "The right answers are not used: 'y' cannot be divided by example; how far the variants agree is measured."
+    ]

@@ -22,6 +22,7 @@ from functions.train.data.tabular_files import (
     RowOrigins,
     read_feature_column,
     read_group_column,
+    read_target_column,
     read_time_column,
 )
 from pilotlight.errors import InvalidInputError
@@ -267,6 +268,19 @@ def test_compressed_tables_and_tabs(tmp_path: Path) -> None:
             csv(tmp_path, broken, path="mine.csv.gz")
 
 
+def test_a_metric_that_is_named_judges_the_whole_run(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    rows = "".join(f"{n % 12 + random.normal():.3f},{random.normal():.3f},c{n % 12}\n" for n in range(240))
+    (tmp_path / "mine.csv").write_text("a,b,y\n" + rows)
+    fractions = "{train: 0.6, validation: 0.2, test: 0.2}"
+    data = f"data={{path: {tmp_path}/mine.csv, target: y, metric: top_3, fractions: {fractions}}}"
+    words = ["name=top", "epochs=2", data, "batch_size=16", "folds=null"]
+    assert main(["iris", "--store", str(tmp_path / "store"), "--set", *words]) == 0
+    manifest = Registry(open_store(str(tmp_path / "store"))).load_manifest("top", 1)
+    assert manifest.metric == "top_3"
+    assert all("top_3" in variant.metrics for variant in manifest.variants.values())
+
+
 def test_notes_stand_in_the_card_the_report_and_on_the_console(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -458,3 +472,9 @@ def test_file_of_another_format_is_told_by_its_content(tmp_path: Path, content: 
             csv(tmp_path, content, path=path)
     with pytest.raises(ValueError, match="csv, parquet, jsonl and npz are; save the sheet as CSV in UTF-8"):
         options(path="mine.xlsx")
+
+
+def test_nan_is_no_target_and_no_class() -> None:
+    table = pa.table({"y": pa.array([1.0, np.nan, 2.0])})
+    with pytest.raises(InvalidInputError, match=r"a\.parquet, row 2: the target 'y' is missing, as in 1 of 3 rows"):
+        read_target_column(table, "y", TIMES)

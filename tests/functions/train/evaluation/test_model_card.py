@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from functions.train.data.folds import FoldScores
+from functions.train.data.split_keys import SplitKeys
 from functions.train.evaluation import model_card
 from functions.train.evaluation.diagnostics import Diagnosis, diagnose_classification
 from functions.train.evaluation.markdown_table import format_markdown_table
@@ -96,6 +97,30 @@ def test_quantization_and_folds_are_told(product: TrainingArtifacts) -> None:
     assert "on 3 folds the recipe gave accuracy 94.00%, deviation 4.00%" in "\n".join(
         model_card.list_limitations(crossed)
     )
+
+
+def keyed(product: TrainingArtifacts, **keys: Any) -> tuple[str, str]:  # noqa: ANN401 - arrays
+    """What the card says of how the data was split, and of the test set, where these keys determine the sets."""
+    parts = {name: replace(getattr(product.splits, name), keys=SplitKeys(**keys)) for name in ("train", "test")}
+    changed = replace(product, splits=replace(product.splits, **parts))
+    split = re.search(r"^- (Split .*)$", model_card.format_model_card(changed), re.MULTILINE)
+    assert split is not None
+    return split[1], next(iter(model_card.list_limitations(changed)))
+
+
+def test_the_split_is_told_as_it_was_made(product: TrainingArtifacts) -> None:
+    split, test_set = keyed(product)
+    assert split.startswith("Split by seed 1; of each class in proportion: ")
+    assert test_set.startswith("The test set is a random part of the same data, 450 examples; ")
+    split, test_set = keyed(product, times=np.arange(3))
+    assert split.startswith("Split by time: ")
+    assert test_set.startswith("The test set is the latest part of the same data, 450 examples; ")
+    split, test_set = keyed(product, groups=np.arange(3))
+    assert split.startswith("Split by seed 1; whole groups: ")
+    assert test_set.startswith("The test set is groups of the same data that were not learned from, ")
+    for own in (np.array([2, 2], np.int8), np.array([1, -1], np.int8)):
+        _, test_set = keyed(product, sets=own)
+        assert ("files of its own" in test_set) == (own[0] == 2)
 
 
 def test_recipe_without_a_licence_says_so(product: TrainingArtifacts) -> None:

@@ -17,6 +17,8 @@ from functions.train.evaluation.diagnostics import (
     diagnose_answers,
     diagnose_classification,
 )
+from functions.train.evaluation.drift_plot import draw_drift_plot
+from pilotlight.drift.charts import ChartPanel
 from tests.functions.train.conftest import Finished
 
 
@@ -70,3 +72,9 @@ def test_numbers_are_drawn_against_the_truth() -> None:
 def test_model_of_neither_kind_gets_no_picture(tiny: Finished, splits: Splits) -> None:
     other = msgspec.structs.replace(tiny.outcome.report, diagnosis=Diagnosis())
     assert plots.draw_diagnosis_plots(other, Path("nowhere.onnx"), splits.test, "x") == {}
+
+
+@pytest.mark.parametrize("labels", [(), (r"$\frac{$", "$^$")])
+def test_names_of_columns_are_no_formulas(labels: tuple[str, ...]) -> None:
+    panel = ChartPanel(r"$\frac{$", "feature", "stable", 0.0, labels, 0.0, 1.0, (0.5, 0.5), (0.5, 0.5))
+    assert draw_drift_plot([panel]).startswith(b"\x89PNG")

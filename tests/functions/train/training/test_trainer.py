@@ -148,6 +148,15 @@ def test_numbers_that_are_alike_in_a_set_are_refused_where_r2_judges(tmp_path: P
             check_metrics(recipe, splits)
 
 
+def test_shares_of_nothing_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "mine.csv").write_text("x,y\n" + "".join(f"{n},{n % 2 * 1.5}\n" for n in range(30)))
+    shares = {"train": 0.6, "validation": 0.2, "test": 0.2}
+    data = {"path": "mine.csv", "target": "y", "metric": "mape", "fractions": shares}
+    recipe = load_recipe("iris", [f"data={json.dumps(data)}", "folds=null"])
+    with pytest.raises(InvalidInputError, match=r"'mape', and the validation set has \d targets of 0, of which"):
+        check_metrics(recipe, load_splits(recipe.data, DataRoot(tmp_path)))
+
+
 def test_there_is_nothing_to_restore_before_the_first_epoch() -> None:
     with pytest.raises(ValueError, match="no epoch yet"):
         EarlyStopping(StoppingOptions(patience=1)).restore_best_weights(nn.Linear(1, 1))
