@@ -1,57 +1,18 @@
 """What happens to a raw table before it is scaled: gaps are filled, and categories are one-hot encoded.
 
-As layers of the graph, so that serving does it too, and the same in numpy, to compute the statistics of the training
-set.
+In numpy, to compute the statistics of the training set; `functions.train.models.table_layers` does the same in the
+graph. It imports no torch.
 """
 
 from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
-import torch
-from torch import nn
 
 from functions.train.data import Array
 
 NO_CATEGORY = -1.0  # an index that gives only zeros
 Categories = Sequence[Sequence[str]]  # of each column; a column of numbers has none
-
-
-class FillMissing(nn.Module):
-    """(N, F) with NaN for what is missing, to the same with a constant of each column in its place."""
-
-    values: torch.Tensor  # (F,)
-
-    def __init__(self, values: Array) -> None:
-        super().__init__()
-        self.register_buffer("values", torch.from_numpy(np.asarray(values, np.float32)))
-
-    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
-        """Fill the gaps; the shape stays."""
-        return torch.where(torch.isnan(inputs), self.values, inputs)
-
-
-class OneHotEncode(nn.Module):
-    """(N, F) to (N, W): a column of K categories becomes K columns, 1 where the index is theirs and 0 elsewhere.
-
-    An index that no category has gives only zeros.
-    """
-
-    source: torch.Tensor  # int64 (W,), the column that each is made of
-    code: torch.Tensor  # (W,), the category's index
-    spread: torch.Tensor  # bool (W,), whether the column is a category's
-
-    def __init__(self, categories: Categories) -> None:
-        super().__init__()
-        source, code, spread = build_one_hot_layout(categories)
-        self.register_buffer("source", torch.from_numpy(source))
-        self.register_buffer("code", torch.from_numpy(code))
-        self.register_buffer("spread", torch.from_numpy(spread))
-
-    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
-        """Encode the categories into the wider table."""
-        wide = inputs[:, self.source]
-        return torch.where(self.spread, (wide == self.code).to(wide.dtype), wide)
 
 
 def build_one_hot_layout(categories: Categories) -> tuple[Array, Array, Array]:
@@ -81,7 +42,7 @@ def compute_fill_values(inputs: Array, categories: Categories, strategy: Literal
 
 
 def encode_table(inputs: Array, categories: Categories, fill_values: Array | None) -> Array:
-    """Apply `FillMissing` and `OneHotEncode` to a table."""
+    """Fill the gaps of a table, and encode its categories."""
     if fill_values is not None:
         inputs = np.where(np.isnan(inputs), fill_values, inputs)
     if not any(categories):

@@ -1,13 +1,14 @@
 """The interface of a training set that does not fit in memory, and is read anew in each pass."""
 
 from collections.abc import Iterator, Sequence
-from typing import Protocol
-
-import torch
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from functions.train.data.statistics import DatasetStatistics, Moments
 
-MiniBatch = tuple[torch.Tensor, torch.Tensor]  # inputs and targets
+if TYPE_CHECKING:  # takes seconds
+    import torch
+
+MiniBatch: TypeAlias = "tuple[torch.Tensor, torch.Tensor]"  # inputs and targets
 
 
 class Passes(Protocol):
@@ -23,8 +24,8 @@ class Passes(Protocol):
     def scale_targets(self, target_moments: Moments) -> "Passes":
         """Scale targets that are numbers to mean 0 and variance 1."""
 
-    def draw_order(self) -> torch.Tensor:
+    def draw_order(self) -> "torch.Tensor":
         """Draw what determines the order of a pass from torch's random numbers."""
 
-    def iterate_batches(self, order: torch.Tensor, sizes: Sequence[int], start: int) -> Iterator[MiniBatch]:
+    def iterate_batches(self, order: "torch.Tensor", sizes: Sequence[int], start: int) -> Iterator[MiniBatch]:
         """Iterate over batches of these sizes from example number `start` on: the same ones for the same order."""

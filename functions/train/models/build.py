@@ -13,9 +13,10 @@ from torch import nn
 
 from functions.train.data import Array
 from functions.train.data.dataset import Dataset
-from functions.train.data.encoding import FillMissing, OneHotEncode, name_encoded_columns
+from functions.train.data.encoding import name_encoded_columns
 from functions.train.data.statistics import Moments
 from functions.train.models import cnn, custom, decoder, mlp, rnn, transformer
+from functions.train.models.table_layers import FillMissing, OneHotEncode
 from pilotlight.contracts.manifest import Standardization
 from pilotlight.errors import InvalidInputError
 from pilotlight.recipes.schema import CustomOptions, ModelOptions

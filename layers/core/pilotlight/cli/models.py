@@ -126,9 +126,4 @@ def format_measured_metric(version: dict[str, Any]) -> str:
     """Format the metric by which the version is judged, with its name; a published file may have none."""
     name = version["metric"]
     value = version["metrics"][version["serve"]].get(name)
-    return "" if value is None else f"{name} {format_metric_value(name, value)}"
-
-
-def format_metric_value(metric: str, value: float) -> str:
-    """Format a metric: shares in percent, all others as they are."""
-    return format_value(metric, value)
+    return "" if value is None else f"{name} {format_value(name, value)}"

@@ -13,10 +13,10 @@ from rich.text import Text
 
 from pilotlight.api.schemas.training import ACTIVE_STATES, TrainingDetail, TrainingSummary
 from pilotlight.cli.console import ERRORS, LOCAL_URL, RESULTS, open_client, print_json, print_table
-from pilotlight.cli.models import format_metric_value
 from pilotlight.cli.plot import plot_curves
 from pilotlight.cli.recipe_diff import RecipeSettings, flatten_recipe
 from pilotlight.client.client import Client
+from pilotlight.contracts.metric import format_value
 from pilotlight.contracts.run import EpochRecord
 from pilotlight.errors import UnavailableError
 from pilotlight.recipes import restrictions
@@ -171,7 +171,7 @@ def format_published_version(training: TrainingDetail) -> str:
     """Format the published version, with its metrics and the gate's verdict."""
     if not training.version:
         return ""
-    measured = ", ".join(f"{key} {format_metric_value(key, value)}" for key, value in training.metrics.items())
+    measured = ", ".join(f"{key} {format_value(key, value)}" for key, value in training.metrics.items())
     verdict = f"; the gate: {training.verdict}" if training.verdict else ""
     return f"published {training.version}: {measured}{verdict}"
 
@@ -179,7 +179,7 @@ def format_published_version(training: TrainingDetail) -> str:
 def format_epoch(line: EpochRecord) -> str:
     """Format the numbers of an epoch."""
     metric, loss = line.validation_accuracy, line.validation_loss
-    judged = "" if metric is None else f"{line.metric} {format_metric_value(line.metric, metric)}, "
+    judged = "" if metric is None else f"{line.metric} {format_value(line.metric, metric)}, "
     return (
         f"{judged}{format_monitored(line)}loss {'not finite' if loss is None else f'{loss:.4f}'} in epoch {line.number}"
     )
@@ -188,7 +188,7 @@ def format_epoch(line: EpochRecord) -> str:
 def format_monitored(line: EpochRecord) -> str:
     """Format what early stopping goes by, where that is neither the loss nor shown already."""
     name, value = line.monitored, line.monitored_value
-    return "" if value is None or name == line.metric else f"{name} {format_metric_value(name, value)}, "
+    return "" if value is None or name == line.metric else f"{name} {format_value(name, value)}, "
 
 
 def find_best_for_recipe(lines: Sequence[EpochRecord], recipe: RecipeSettings) -> EpochRecord | None:

@@ -20,7 +20,6 @@ from pilotlight.cli.console import (
     print_json,
     print_table,
 )
-from pilotlight.cli.models import format_metric_value
 from pilotlight.cli.recipe_diff import (
     RecipeSettings,
     find_differing_paths,
@@ -29,6 +28,7 @@ from pilotlight.cli.recipe_diff import (
     format_settings,
     group_paths,
 )
+from pilotlight.contracts.metric import format_value
 from pilotlight.contracts.run import EpochRecord
 from pilotlight.errors import BrokenDocumentError, InvalidInputError, NotFoundError
 from pilotlight.registry.registry import Registry
@@ -271,7 +271,7 @@ def format_run(run: TrainingRun, test_metrics: dict[str, float]) -> list[str]:
     if run.published_reference:
         lines.append(
             f"published {run.published_reference}: "
-            f"{', '.join(f'{key} {format_metric_value(key, test_metrics[key])}' for key in test_metrics)}"
+            f"{', '.join(f'{key} {format_value(key, test_metrics[key])}' for key in test_metrics)}"
         )
     return [line for line in lines if line]
 
@@ -290,7 +290,7 @@ def format_best_epoch(run_summary: dict[str, Any]) -> str:
     if line is None:
         return ""
     metric = line.validation_accuracy
-    judged = "" if metric is None else f"{line.metric} {format_metric_value(line.metric, metric)}, "
+    judged = "" if metric is None else f"{line.metric} {format_value(line.metric, metric)}, "
     judged += remote_trainings.format_monitored(line)
     return f"{judged}loss {format_loss(line.validation_loss)} in epoch {line.number}"
 
@@ -330,7 +330,7 @@ def build_comparison_table(
 def format_test_metric(run: TrainingRun, test_metrics: dict[str, float]) -> str:
     """Format the metric of the training on the test set."""
     metric = run.epochs[-1].metric if run.epochs else ""
-    return f"{metric} {format_metric_value(metric, test_metrics[metric])}" if metric in test_metrics else ""
+    return f"{metric} {format_value(metric, test_metrics[metric])}" if metric in test_metrics else ""
 
 
 def format_loss(value: float | None) -> str:

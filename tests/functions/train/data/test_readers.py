@@ -16,11 +16,12 @@ from torch import nn
 from functions.train import publish
 from functions.train.data.cleaning import CleaningReport
 from functions.train.data.dataset import Dataset
-from functions.train.data.encoding import FillMissing, OneHotEncode, encode_table, name_encoded_columns
+from functions.train.data.encoding import encode_table, name_encoded_columns
 from functions.train.data.files import DataRoot
 from functions.train.data.load import load_dataset, load_splits
 from functions.train.export import golden
 from functions.train.models import build
+from functions.train.models.table_layers import FillMissing, OneHotEncode
 from pilotlight.errors import InvalidInputError
 from pilotlight.recipes.data_schema import UserDataOptions
 from pilotlight.storage.object_store import open_store
