@@ -83,6 +83,7 @@ class Session:
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     left_out: tuple[str, ...] = ()  # outputs that V2 has no type for, with theirs: sequences, maps
+    defaults: tuple[str, ...] = ()  # inputs that have a value in the graph, and are not asked for
 
     def run(
         self, feeds: Mapping[str, Array], outputs: Sequence[str] | None = None, options: RunOptions | None = None
@@ -177,7 +178,9 @@ def build_session(get_native: Callable[[], Any], native: Any) -> Session:  # noq
     given = native.get_outputs()
     named = [argument for argument in given if argument.type in ORT_DATATYPES]
     left_out = tuple(f"{argument.name} {argument.type}" for argument in given if argument not in named)
-    return Session(get_native, to_tensor_specs(native.get_inputs()), to_tensor_specs(named or given), left_out)
+    defaults = tuple(argument.name for argument in native.get_overridable_initializers())
+    inputs, outputs = to_tensor_specs(native.get_inputs()), to_tensor_specs(named or given)
+    return Session(get_native, inputs, outputs, left_out, defaults)
 
 
 def open_with_prepacking(path: str, memory_mb: int) -> Callable[[], Any]:
@@ -264,7 +267,10 @@ def to_datatype(argument: Any) -> Datatype:  # noqa: ANN401 - onnxruntime ships 
         return ORT_DATATYPES[TENSOR_TYPE.sub(r"\1", argument.type)]
     except KeyError:
         supported = ", ".join(ORT_DATATYPES)
-        raise ModelRefusedError(f"{argument.name!r} is a {argument.type}; Pilotlight serves {supported}.") from None
+        raise ModelRefusedError(
+            f"{argument.name!r} is a {argument.type}; Pilotlight serves {supported}. Export the graph with such a "
+            "tensor in its place."
+        ) from None
 
 
 def to_shape(argument: Any) -> tuple[int | str, ...]:  # noqa: ANN401 - onnxruntime ships no types
