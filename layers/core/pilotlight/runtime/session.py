@@ -24,7 +24,7 @@ import onnxruntime as ort
 
 from pilotlight.contracts.manifest import Datatype, TensorSpec
 from pilotlight.errors import InvalidInputError, ModelRefusedError, TooLargeError
-from pilotlight.native.calls import MAX_CAUSE_LENGTH, NativeCalls
+from pilotlight.native.calls import NativeCalls, cut_cause
 from pilotlight.runtime.datatypes import ORT_DATATYPES, Array
 from pilotlight.runtime.deferred_prepacking import DeferredPrepacking
 from pilotlight.runtime.environment_memory import DATA_LIMIT
@@ -61,18 +61,18 @@ def build_run_error(cause: str) -> InvalidInputError:
 def clean_cause(cause: str) -> str:
     """Remove from onnxruntime's message its code, and the place in its source, which say nothing to a caller."""
     line = NODE.sub(r"\1 \2: ", LOADING.sub("", ERROR_CODE.sub("", " ".join(cause.split()))))
-    return SOURCE_PLACE.sub("", line).replace(" '':", ":").strip().rstrip(".")[:MAX_CAUSE_LENGTH]
+    return SOURCE_PLACE.sub("", line).replace(" '':", ":").strip().rstrip(".")
 
 
 def build_open_error(cause: str) -> ModelRefusedError:
     """Build the error of a graph that does not open."""
     outside = "it names weights that lie outside the files of its version"
-    reason = outside if EXTERNAL_DATA_ERROR in cause else clean_cause(cause)
+    reason = outside if EXTERNAL_DATA_ERROR in cause else cause
     return ModelRefusedError(f"onnxruntime {ONNXRUNTIME_VERSION} cannot open the graph: {reason}.")
 
 
-RUNNING = NativeCalls("onnxruntime", build_run_error, ORT_ERRORS)
-OPENING = NativeCalls("onnxruntime", build_open_error, ORT_ERRORS)
+RUNNING = NativeCalls("onnxruntime", build_run_error, ORT_ERRORS, clean_cause)
+OPENING = NativeCalls("onnxruntime", build_open_error, ORT_ERRORS, clean_cause)
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,8 @@ class Session:
         except InvalidInputError as exc:
             if exc.__cause__ is None or isinstance(exc, TooLargeError):
                 raise
-            raise build_run_error(f"{clean_cause(str(exc.__cause__))} (sent: {describe_feeds(feeds)})") from exc
+            cause = cut_cause(clean_cause(str(exc.__cause__)))
+            raise build_run_error(f"{cause} (sent: {describe_feeds(feeds)})") from exc
 
     def prepack_now(self) -> None:
         """Open the fast session now if that was deferred, and wait for it."""
