@@ -6,6 +6,7 @@ are those of `tree_ensemble`.
 
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -89,9 +90,19 @@ def set_output_types(operator: Any) -> None:  # noqa: ANN401 - skl2onnx has no t
     operator.outputs[1].set_type(FloatTensorType([None, ensemble.answers]))
 
 
+def asks_for_margins(scope: Any, operator: Any) -> bool:  # noqa: ANN401 - skl2onnx has no types
+    """Return whether a calibration around a classifier wants margins, as scikit-learn's takes them where it can."""
+    model = operator.raw_operator
+    if len(operator.outputs) == 1 or not hasattr(model, "decision_function"):
+        return False
+    return bool(scope.get_options(model, {"raw_scores": False})["raw_scores"])
+
+
 def write_nodes(scope: Any, operator: Any, container: Any) -> None:  # noqa: ANN401 - skl2onnx has no types
     """Write the operator's nodes into skl2onnx's container."""
     ensemble = load_operator(operator).ensemble
+    if asks_for_margins(scope, operator):
+        ensemble = replace(ensemble, link="identity")
     prefix = f"{scope.get_unique_variable_name('booster')}_"
     features = f"{prefix}features"
     kind = helper.np_dtype_to_tensor_dtype(ensemble.dtype)

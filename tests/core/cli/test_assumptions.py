@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from pilotlight.cli import publish
 from pilotlight.contracts.manifest import Manifest
 from pilotlight.contracts.processing import ClassificationPostprocessing, ImagePreprocessing
 from pilotlight.gate.checks import check_golden
@@ -234,3 +235,25 @@ def test_a_sample_that_does_not_fit_is_one_sentence(
         "publish", str(fakes.MODELS / "double.onnx"), "--name", "m", "--sample", str(tmp_path / "s.json")
     )
     assert (code, "is neither an npz file nor a V2 request" in err) == (2, True), err
+
+
+def test_inputs_with_values_of_their_own_are_told(run: Run, store: str, tmp_path: Path) -> None:
+    ends = [value("x", FLOAT, ["n", 3]), value("least", FLOAT, [1])]
+    nodes, least = [node("Max", ["x", "least"], ["y"])], tensor("least", np.zeros(1, np.float32))
+    (tmp_path / "model.onnx").write_bytes(model(nodes, ends, [value("y", FLOAT, ["n", 3])], [least]))
+    manifest, told = published(run, store, str(tmp_path / "model.onnx"))
+    assert [spec.name for spec in manifest.inputs] == ["x"]
+    assert "Assumed no inputs: least (the graph has values of its own for them)." in told
+
+
+def test_a_row_that_no_request_holds_is_told(
+    run: Run, store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = images(tmp_path, shape=("n", 3, 8, 8))
+    _, told = published(run, store, file)
+    assert "The smallest request" not in told
+    monkeypatch.setattr(publish, "BODY_BYTES", 767)
+    _, told = published(run, store, file)
+    assert "The smallest request has 768 bytes, more than the 767 that a function takes: send its tensors by" in told
+    _, told = published(run, store, file, "--task", "image", *labels(tmp_path, "warm", "cold"))
+    assert "The smallest request" not in told

@@ -116,6 +116,18 @@ def test_initializers_that_are_inputs_are_not_asked_for(tmp_path: Path) -> None:
     session = open_session(save(tmp_path, content))
     assert [spec.name for spec in session.inputs] == ["x"]
     assert session.run({"x": np.zeros((1, 3), np.float32)})["y"].tolist() == [[1, 2, 3]]
+    assert session.defaults == ()
+    newer = model([node("Add", ["x", "w"], ["y"])], inputs, [value("y", FLOAT, ["n", 3])], weights)
+    assert open_session(save(tmp_path, newer)).defaults == ("w",)
+
+
+def test_a_long_path_does_not_hide_why_a_graph_does_not_open(tmp_path: Path) -> None:
+    folder = tmp_path / ("deep-" * 40) / ("folder-" * 20)
+    folder.mkdir(parents=True)
+    file = save(folder, model([node("Relu", ["x"], ["y"])], [value("x", STRING, ["n"])], [value("y", STRING, ["n"])]))
+    with pytest.raises(ModelRefusedError, match=r"cannot open the graph: .*tensor\(string\).*\(Relu\)") as caught:
+        open_session(file)
+    assert "deep-" not in str(caught.value)
 
 
 def test_odd_names_and_negative_sizes_are_taken(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import getpass
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from math import prod
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated, Literal
@@ -41,11 +42,13 @@ from pilotlight.registry.registry import FileContent
 from pilotlight.runtime import booster_format, onnx_header
 from pilotlight.runtime.classifier_graph import ClassifierOutputs, build_servable_graph
 from pilotlight.runtime.cost_measurement import measure_request_cost
-from pilotlight.runtime.datatypes import Array
+from pilotlight.runtime.datatypes import NUMPY_DTYPES, Array
 from pilotlight.runtime.golden import GoldenDocument, to_arrays
 from pilotlight.runtime.graph_optimization import build_variant
 from pilotlight.runtime.session import GraphSignature, Session, open_session
 
+BODY_BYTES = 4_700_000  # about what a function takes of a request: Lambda's 6 MB hold it in base64
+MAX_DEFAULTS = 8  # inputs with values in the graph that are told; old exporters list all weights among them
 Quantize = Literal["auto", "int8", "int4", "none"]
 
 NO_GOLDEN = (
@@ -200,6 +203,12 @@ def tell_publication(
     """Tell on standard error what was assumed and what is not checked, and the reference on standard output."""
     for assumption in () if json else assumed.all:
         ERRORS.print(f"Assumed {assumption}.", markup=False, soft_wrap=True)
+    if manifest.preprocess is None and (size := measure_smallest_request(manifest.inputs)) > BODY_BYTES:
+        ERRORS.print(
+            f"The smallest request has {size:,} bytes, more than the {BODY_BYTES:,} that a function takes: send its "
+            "tensors by address, publish with --task image or audio, or export the graph for less.",
+            markup=False, style="yellow", soft_wrap=True,
+        )  # fmt: skip
     if prepared.unchecked:
         ERRORS.print(prepared.unchecked, markup=False, style="yellow", soft_wrap=True)
     reference = f"{manifest.name}:{manifest.version}"
@@ -208,6 +217,15 @@ def tell_publication(
         return
     golden = "recorded" if manifest.golden else "not checked"
     print_json({"reference": reference, "store": store, "golden": golden, "assumed": assumed.all})
+
+
+def measure_smallest_request(inputs: Sequence[TensorSpec]) -> int:
+    """Measure the bytes of a request whose free dimensions are 1, texts left out."""
+    numbers = [spec for spec in inputs if spec.datatype != "BYTES"]
+    return sum(
+        NUMPY_DTYPES[spec.datatype].itemsize * prod(size if isinstance(size, int) else 1 for size in spec.shape)
+        for spec in numbers
+    )
 
 
 def locate_servable_graph(path: Path, folder: Path) -> GraphSource | None:
@@ -297,6 +315,8 @@ def note_rows(signature: GraphSignature, assumed: Assumptions) -> None:
         assumed.add("batch", "the first axis" if free else f"none, {first.shape[0]} at once", shape)
     if signature.left_out:
         assumed.add("left out", ", ".join(signature.left_out), "V2 has no type for it")
+    if 0 < len(signature.defaults) <= MAX_DEFAULTS:
+        assumed.add("no inputs", ", ".join(signature.defaults), "the graph has values of its own for them")
 
 
 def add_labels(

@@ -33,14 +33,22 @@ class NativeCalls(ContextDecorator):
 
     `build_error` makes the error of a sentence's end, such as "it has no vocabulary" or "tokenizers panicked". The
     library's own `errors` and panics come that way; a failed allocation is `OutOfMemoryError`, or what `build_error`
-    makes if that is no `InvalidInputError`. Any other `Exception` is a bug of ours and passes. It keeps no state, so
-    that one object serves all threads; it takes 0.2 us where nothing fails.
+    makes if that is no `InvalidInputError`. Any other `Exception` is a bug of ours and passes. `clean` takes out of the
+    library's message what says nothing, before it is cut. It keeps no state, so that one object serves all threads; it
+    takes 0.2 us where nothing fails.
     """
 
-    def __init__(self, library: str, build_error: ErrorBuilder, errors: tuple[type[Exception], ...]) -> None:
+    def __init__(
+        self,
+        library: str,
+        build_error: ErrorBuilder,
+        errors: tuple[type[Exception], ...],
+        clean: Callable[[str], str] = str,
+    ) -> None:
         self._library = library
         self._build_error = build_error
         self._errors = errors
+        self._clean = clean
 
     def __enter__(self) -> None:
         """Do nothing."""
@@ -54,7 +62,7 @@ class NativeCalls(ContextDecorator):
         if is_out_of_memory(exc, self._errors):
             raise self._build_memory_error(exc) from exc
         if isinstance(exc, self._errors):
-            raise self._build_error(shorten_cause(exc)) from exc
+            raise self._build_error(cut_cause(self._clean(str(exc)))) from exc
         if not isinstance(exc, Exception):
             raise self._build_error(f"{self._library} panicked: {shorten_panic(exc)}") from exc
 
@@ -83,8 +91,17 @@ def format_details(exc: BaseException) -> str:
 
 def shorten_cause(exc: BaseException) -> str:
     """Return the message of a library's own error in one line, without its full stop and not too long."""
-    cause = " ".join(str(exc).split()).rstrip(".")
-    return cause if len(cause) <= MAX_CAUSE_LENGTH else f"{cause[:MAX_CAUSE_LENGTH]} ..."
+    return cut_cause(str(exc))
+
+
+def cut_cause(message: str) -> str:
+    """Return a message in one line, without its full stop, cut behind a sentence or else anywhere."""
+    cause = " ".join(message.split()).rstrip(".")
+    if len(cause) <= MAX_CAUSE_LENGTH:
+        return cause
+    start = cause[:MAX_CAUSE_LENGTH]
+    sentences = start.rpartition(". ")[0]
+    return sentences if len(sentences) > MAX_CAUSE_LENGTH // 2 else f"{start} ..."
 
 
 def shorten_panic(exc: BaseException) -> str:

@@ -25,7 +25,7 @@ from msgspec import Struct
 
 from pilotlight.contracts.manifest import Datatype, TensorSpec
 from pilotlight.errors import InvalidInputError, ModelRefusedError, TooLargeError
-from pilotlight.native.calls import MAX_CAUSE_LENGTH, NativeCalls
+from pilotlight.native.calls import NativeCalls, cut_cause
 from pilotlight.runtime.datatypes import ORT_DATATYPES, Array
 from pilotlight.runtime.deferred_prepacking import DeferredPrepacking
 from pilotlight.runtime.environment_memory import DATA_LIMIT
@@ -62,18 +62,18 @@ def build_run_error(cause: str) -> InvalidInputError:
 def clean_cause(cause: str) -> str:
     """Remove from onnxruntime's message its code, and the place in its source, which say nothing to a caller."""
     line = NODE.sub(r"\1 \2: ", LOADING.sub("", ERROR_CODE.sub("", " ".join(cause.split()))))
-    return SOURCE_PLACE.sub("", line).replace(" '':", ":").strip().rstrip(".")[:MAX_CAUSE_LENGTH]
+    return SOURCE_PLACE.sub("", line).replace(" '':", ":").strip().rstrip(".")
 
 
 def build_open_error(cause: str) -> ModelRefusedError:
     """Build the error of a graph that does not open."""
     outside = "it names weights that lie outside the files of its version"
-    reason = outside if EXTERNAL_DATA_ERROR in cause else clean_cause(cause)
+    reason = outside if EXTERNAL_DATA_ERROR in cause else cause
     return ModelRefusedError(f"onnxruntime {ONNXRUNTIME_VERSION} cannot open the graph: {reason}.")
 
 
-RUNNING = NativeCalls("onnxruntime", build_run_error, ORT_ERRORS)
-OPENING = NativeCalls("onnxruntime", build_open_error, ORT_ERRORS)
+RUNNING = NativeCalls("onnxruntime", build_run_error, ORT_ERRORS, clean_cause)
+OPENING = NativeCalls("onnxruntime", build_open_error, ORT_ERRORS, clean_cause)
 
 
 class GraphSignature(Struct, frozen=True):
@@ -82,6 +82,7 @@ class GraphSignature(Struct, frozen=True):
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     left_out: tuple[str, ...] = ()  # outputs that V2 has no type for, with theirs: sequences, maps
+    defaults: tuple[str, ...] = ()  # inputs that have a value in the graph, and are not asked for
 
 
 @dataclass(frozen=True)
@@ -91,12 +92,13 @@ class Session:
     get_native: Callable[[], Any]  # returns the onnxruntime.InferenceSession for the next run; it has no types
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
-    left_out: tuple[str, ...] = ()  # as of the signature
+    left_out: tuple[str, ...] = ()  # as of the signature, like the next
+    defaults: tuple[str, ...] = ()
 
     @property
     def signature(self) -> GraphSignature:
         """What the graph takes and gives."""
-        return GraphSignature(self.inputs, self.outputs, self.left_out)
+        return GraphSignature(self.inputs, self.outputs, self.left_out, self.defaults)
 
     def run(
         self, feeds: Mapping[str, Array], outputs: Sequence[str] | None = None, options: RunOptions | None = None
@@ -115,7 +117,8 @@ class Session:
         except InvalidInputError as exc:
             if exc.__cause__ is None or isinstance(exc, TooLargeError):
                 raise
-            raise build_run_error(f"{clean_cause(str(exc.__cause__))} (sent: {describe_feeds(feeds)})") from exc
+            cause = cut_cause(clean_cause(str(exc.__cause__)))
+            raise build_run_error(f"{cause} (sent: {describe_feeds(feeds)})") from exc
 
     def prepack_now(self) -> None:
         """Open the fast session now if that was deferred, and wait for it."""
@@ -191,7 +194,9 @@ def build_session(get_native: Callable[[], Any], native: Any) -> Session:  # noq
     given = native.get_outputs()
     named = [argument for argument in given if argument.type in ORT_DATATYPES]
     left_out = tuple(f"{argument.name} {argument.type}" for argument in given if argument not in named)
-    return Session(get_native, to_tensor_specs(native.get_inputs()), to_tensor_specs(named or given), left_out)
+    defaults = tuple(argument.name for argument in native.get_overridable_initializers())
+    inputs, outputs = to_tensor_specs(native.get_inputs()), to_tensor_specs(named or given)
+    return Session(get_native, inputs, outputs, left_out, defaults)
 
 
 def open_with_prepacking(path: str, memory_mb: int) -> Callable[[], Any]:
@@ -278,7 +283,10 @@ def to_datatype(argument: Any) -> Datatype:  # noqa: ANN401 - onnxruntime ships 
         return ORT_DATATYPES[TENSOR_TYPE.sub(r"\1", argument.type)]
     except KeyError:
         supported = ", ".join(ORT_DATATYPES)
-        raise ModelRefusedError(f"{argument.name!r} is a {argument.type}; Pilotlight serves {supported}.") from None
+        raise ModelRefusedError(
+            f"{argument.name!r} is a {argument.type}; Pilotlight serves {supported}. Export the graph with such a "
+            "tensor in its place."
+        ) from None
 
 
 def to_shape(argument: Any) -> tuple[int | str, ...]:  # noqa: ANN401 - onnxruntime ships no types

@@ -9,8 +9,10 @@ import pytest
 import sklearn.ensemble
 import tritonclient.http as triton
 from sklearn.base import clone
+from sklearn.calibration import CalibratedClassifierCV
 from sklearn.compose import ColumnTransformer
 from sklearn.impute import SimpleImputer
+from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
@@ -247,6 +249,18 @@ def test_histogram_gradient_boosting_answers_as_scikit_learn_does(
     for some in (rows, unknown):
         (found,) = open_session(str(model.graph)).run({"features": some}).values()
         np.testing.assert_allclose(found, np.reshape(ask(some), found.shape), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("answers", [SIDE, KIND])
+def test_histogram_gradient_boosting_within_others(tmp_path: Path, answers: Any) -> None:  # noqa: ANN401
+    inner = sklearn.ensemble.HistGradientBoostingClassifier(max_iter=3)
+    voting = sklearn.ensemble.VotingClassifier([("trees", inner), ("line", LogisticRegression())], voting="soft")
+    for outer in (CalibratedClassifierCV(inner, cv=2), voting):
+        estimator = outer.fit(ROWS, answers)
+        model = sklearn_pipeline.convert_estimator(estimator, "mine.py:model", tmp_path / "model.onnx")
+        (found,) = open_session(str(model.graph)).run({"features": ROWS.astype("f4")}).values()
+        off = np.abs(found - estimator.predict_proba(ROWS.astype("f4"))).max(axis=1) > 1e-4
+        assert off.sum() == 0
 
 
 def test_histogram_gradient_boosting_takes_words(tmp_path: Path, people: Any) -> None:  # noqa: ANN401
