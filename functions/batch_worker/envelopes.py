@@ -21,6 +21,7 @@ import msgspec
 from msgspec import Struct
 
 from pilotlight.aws.eventbridge import INFERENCE_DETAIL_TYPE
+from pilotlight.errors import InvalidInputError
 
 OBJECT_CREATED = "Object Created"  # detail-type of S3's
 MAX_DEPTH = 5  # envelopes in each other: a topic, a destination, a queue's record, and S3's own
@@ -30,6 +31,8 @@ EVENT_KEYS = frozenset({"detail-type", "detail"})
 # In the bytes of every envelope, so that other bodies are not decoded for nothing.
 SIGNS = (b'"detail-type"', b':s3"', b'"s3:TestEvent"', b'"TopicArn"', b'"requestPayload"', b'"aws:sqs"', b'"aws:sns"')
 
+# Whose records bring somebody's data, which must not be dropped without a word.
+STREAMS = frozenset({"aws:kinesis", "aws:dynamodb", "aws:kafka", "SelfManagedKafka", "aws:mq", "aws:rmq"})
 ENCODED_OBJECT = (b"eyI", b"eyA", b"eyJ", b"ewo", b"ew0", b"ewk", b"e30")  # base64 of how an object begins
 QUOTED_OBJECT = (b'"{\\"', b'"{ ', b'"{\\n')
 
@@ -131,6 +134,8 @@ def open_records(records: list[Mapping[str, Any]], depth: int) -> Iterator[Lette
             yield from open_message(
                 str(record.get("body", "")).encode(), {}, str(record.get("messageId", "")), depth + 1
             )
+        elif source in STREAMS:
+            raise InvalidInputError(f"A record of {source} is not read; send it by SQS, SNS, S3 or EventBridge.")
         else:
             yield Letter(chatter=f"a record of {source}"[:100])
 

@@ -300,7 +300,13 @@ def test_what_a_table_lacks_is_told(text: bytes, says: str) -> None:
 
 def test_a_first_line_of_numbers_is_no_names() -> None:
     """The record in it would be lost, and the others answered as if there had been no such."""
-    for text in (b"1,2,3\n4,5,6\n", b"5.1,3.5,1.4\n4.9,3.0,1.4\n", b"-1, 0,1e3\n4,5,6"):
+    for text in (
+        b"1,2,3\n4,5,6\n",
+        b"5.1,3.5,1.4\n4.9,3.0,1.4\n",
+        b"-1, 0,1e3\n4,5,6",
+        b"1,NA,3\n4,5,6",
+        b"1,,3\n4,5,6",
+    ):
         with pytest.raises(InvalidInputError, match="put a line of names before it"):
             mlflow.decode_request(text, CSV, manifest("FP32", "rows", 3))
     found = mlflow.decode_request(b"0,1,2\n4,5,6\n", CSV, manifest("FP32", "rows", 3))["x"]  # pandas' own names

@@ -181,6 +181,16 @@ def test_sixteen_bits_keep_their_upper_eight() -> None:
     np.testing.assert_array_equal(one(file(deep), colour="L")[..., 0], deep >> 8)
 
 
+def test_a_transparent_value_of_sixteen_bits_is_transparent() -> None:
+    deep = np.array([[65_535, 1000], [1001, 0]], np.uint16)
+    raw = file(deep)
+    end = raw.index(b"IDAT") - 4
+    chunk = b"tRNS" + struct.pack(">H", 1000)
+    sent = raw[:end] + struct.pack(">I", 2) + chunk + struct.pack(">I", zlib.crc32(chunk)) + raw[end:]
+    assert one(sent, colour="L")[..., 0].tolist() == [[255, 255], [3, 0]]
+    assert one(sent, colour="L", background=None)[..., 0].tolist() == [[255, 3], [3, 0]]
+
+
 def transparent(mode: str) -> bytes:
     """A drawing of which nothing is seen; what it hides is 200 of 255."""
     if mode == "P":
@@ -229,7 +239,7 @@ def bomb(width: int, height: int) -> bytes:
         (b"II+\0\x08\0\0\0", "which is BigTIFF; convert it"),
         (file(NOISE)[:200], "Image 0 is damaged: .*truncated"),
         (file(NOISE, "JPEG")[:-300], "Image 0 is damaged: .*truncated"),
-        (b"\x89PNG\r\n\x1a\n", "Image 0 cannot be read"),
+        (b"\x89PNG\r\n\x1a\n", "Image 0 cannot be read: its header is cut off or damaged"),
         (b"\xff\xd8\xff\xe0", "Image 0 cannot be read"),
         (animation(), "Image 0 is animated with 2 frames; send one"),
         (bomb(100_000, 100_000), r"10,000,000,000 pixels together \(100000 x 100000\), more than 25,000,000"),

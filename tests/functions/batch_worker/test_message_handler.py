@@ -331,6 +331,15 @@ def test_a_text_that_begins_as_base64_of_an_object_is_itself(place: Place) -> No
     assert failed(place, record("a", "eyJ is no base64"), record("b", "eyJhIjo"), record("c", '"{ no JSON')) == [*"abc"]
 
 
+@pytest.mark.parametrize("source", ["aws:kinesis", "aws:dynamodb"])
+def test_data_of_a_stream_are_refused_and_not_dropped(place: Place, source: str) -> None:
+    records = [{"eventSource": source, "data": "e30="}]
+    for event in (records, {"Records": records}):
+        with pytest.raises(InvalidInputError, match=f"A record of {source} is not read; send it by SQS"):
+            place.handle(event, None)
+    assert failed(place, record("a", {"Records": records})) == ["a"]
+
+
 def test_records_of_a_pipe_are_those_of_its_queue(place: Place) -> None:
     """Without an object around them; an enrichment leaves out what it does not know."""
     first, second, broken = record("a", BODY), record("b", BODY), record("c", "{")

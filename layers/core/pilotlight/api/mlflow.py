@@ -303,7 +303,8 @@ def refuse_numeric_names(names: list[str], manifest: Manifest) -> None:
     """
     if manifest.input_standardization is not None and set(manifest.input_standardization.names) == set(names):
         return
-    is_record = all(re.fullmatch(written_numbers.NUMBER, name.strip()) for name in names)
+    words = [name.strip() for name in names if name.strip() not in written_numbers.MISSING_WORDS]
+    is_record = bool(words) and all(re.fullmatch(written_numbers.NUMBER, word) for word in words)
     if is_record and names != [str(place) for place in range(len(names))]:
         raise InvalidInputError(
             f"The first line of the CSV is numbers, {','.join(names)[:80]}; it has to name the columns: put a line of "

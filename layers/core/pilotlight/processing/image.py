@@ -223,7 +223,7 @@ def turn_upright(picture: Image.Image) -> Image.Image:
 def convert_colours(steps: ImagePreprocessing, picture: Image.Image) -> Image.Image:
     """Convert any mode to RGB or grey; 16 bits become their upper 8, transparency is laid over grey."""
     if picture.mode.startswith("I"):
-        picture = Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
+        picture = reduce_depth(picture)
     if "A" in picture.getbands() or "transparency" in picture.info:
         picture = picture.convert("RGBA")
         if steps.background is not None:
@@ -231,6 +231,16 @@ def convert_colours(steps: ImagePreprocessing, picture: Image.Image) -> Image.Im
             picture = Image.alpha_composite(ground, picture)
     mode = "L" if steps.colour == "L" else "RGB"
     return picture if picture.mode == mode else picture.convert(mode)  # convert would copy it
+
+
+def reduce_depth(picture: Image.Image) -> Image.Image:
+    """Convert 16 bits to their upper 8, with an alpha channel if one of the values is transparent."""
+    values = np.asarray(picture)
+    grey = Image.fromarray((values >> 8).astype(np.uint8))
+    if "transparency" in picture.info:
+        opaque = values != picture.info["transparency"]
+        return Image.merge("LA", (grey, Image.fromarray(opaque.astype(np.uint8) * np.uint8(255))))
+    return grey
 
 
 def pad_image(steps: ImagePreprocessing, picture: Image.Image, plan: ImagePlan) -> Image.Image:

@@ -20,6 +20,7 @@ from pilotlight.processing import input_validation
 from pilotlight.runtime.datatypes import NUMPY_DTYPES, Array
 
 NO_CATEGORY = -1.0  # an index that graphs which compare it with each category spread to zeros
+DECIMAL_NUMBER = re.compile(r"-?[0-9]+(?:\.[0-9]+)?")
 WHOLE_NUMBER = re.compile(r"(-?(?:0|[1-9][0-9]*))\.0+")
 UNKNOWN_METRIC = "UnknownCategories"
 MAX_LINES = 20  # of the log in a second, about unknown categories
@@ -101,12 +102,20 @@ def parse_numbers(column: TableColumn, values: Array) -> Array:
     for row, value in enumerate(values):
         text = "" if value is None else str(value).strip()
         try:
-            number = BOOLEAN_WORDS[text] if text in BOOLEAN_WORDS else parse_number(text)
+            number = BOOLEAN_WORDS.get(text) if text in BOOLEAN_WORDS else parse_float(text)
         except CellError as exc:
             raise build_cell_error(column, row, f"is {text!r}, expected a number") from exc
         if number is not None:
-            numbers[row] = float(number)
+            numbers[row] = number
     return numbers
+
+
+def parse_float(text: str) -> float | None:
+    """Parse a number as in a CSV body; None if it is missing, `CellError` if it is none."""
+    if DECIMAL_NUMBER.fullmatch(text):  # most are, and Decimal would take longer
+        return float(text)
+    number = parse_number(text)
+    return None if number is None else float(number)
 
 
 def encode_categories(column: TableColumn, values: Array) -> tuple[Array, int]:
@@ -118,7 +127,7 @@ def encode_categories(column: TableColumn, values: Array) -> tuple[Array, int]:
     codes = find_codes(column, texts)
     if codes.min() >= 0:
         return spread_codes(column, codes), 0
-    missing = np.array([text in MISSING_WORDS for text in texts]) & (codes < 0)
+    missing = (codes < 0) & np.array([text in MISSING_WORDS for text in texts])
     unknown = ~missing & (codes < 0)
     if missing.any():
         codes[missing] = get_fill_code(column, missing)
@@ -139,11 +148,9 @@ def find_codes(column: TableColumn, texts: list[str]) -> Array:
     alike: dict[str, list[float]] = {}
     for name, place in places.items():
         alike.setdefault(normalise_category(name), []).append(place)
-    for row in np.flatnonzero(codes < 0):
-        found = alike.get(normalise_category(texts[row]), [])
-        if texts[row] and len(found) == 1:
-            codes[row] = found[0]
-    return codes
+    unknown = {text: alike.get(normalise_category(text), []) for text in set(texts) - places.keys() if text}
+    places |= {text: found[0] for text, found in unknown.items() if len(found) == 1}
+    return np.array([places.get(text, NO_CATEGORY) for text in texts])
 
 
 def normalise_category(text: str) -> str:
