@@ -17,7 +17,7 @@ LISTS := pyproject.toml infra/constraints.txt layers/deps/requirements.txt layer
 TEMPLATES := template.yaml $(filter-out infra/api.yaml,$(wildcard infra/*.yaml))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test test-slow lint fmt routes bench soak audit docs clean test-runtime package test-sam test-deploy
+.PHONY: help demo serve test test-slow test-heavy lint fmt routes bench soak audit docs clean test-runtime package test-sam test-deploy
 
 # --- Everyday ---------------------------------------------------------------------------------------------------------
 
@@ -37,6 +37,10 @@ test: $(VENV)/with-dev  ## run the tests that need only python
 
 test-slow: $(VENV)/with-dev  ## train every recipe of record, on several processes too, and serve ONNX's own suite
 	$(BIN)/python -m pytest -n auto --dist loadfile -m slow
+
+# What `make test` skips for want of a library.
+test-heavy: .venv-heavy/ready  ## test with MLflow's and LangChain's own clients, and with CatBoost
+	.venv-heavy/bin/python -m pytest tests/conformance/test_heavy_clients.py tests/functions/train/convert/test_boosters.py
 
 lint: $(VENV)/with-dev  ## check style, types, imports between modules, and templates
 	$(BIN)/ruff check
@@ -135,6 +139,15 @@ HANDLERS := layers/deps/requirements.txt functions/authorize/requirements.txt fu
 	$(RUNTIME_PYTHON) -m venv --clear .venv-runtime
 	.venv-runtime/bin/python $(PIP) --no-deps $(addprefix -r ,$(HANDLERS))  # as they are built
 	.venv-runtime/bin/python $(PIP) -r tests/requirements-runtime.txt
+	@touch $@
+
+# It sees what .venv has, and has beside it what would change that.
+.venv-heavy/ready: $(VENV)/with-dev tests/requirements-heavy.txt functions/train/convert/requirements-catboost.txt
+	$(PYTHON) -m venv --clear .venv-heavy
+	seen=$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))') && \
+	  .venv-heavy/bin/python -c 'import sys, sysconfig, pathlib; pathlib.Path(sysconfig.get_path("purelib"), "main.pth").write_text(f"import site; site.addsitedir({sys.argv[1]!r})\n")' "$$seen"
+	.venv-heavy/bin/python -m pip install --quiet --disable-pip-version-check --no-deps \
+	  -r tests/requirements-heavy.txt -r functions/train/convert/requirements-catboost.txt
 	@touch $@
 
 .venv-rivals/ready: tests/requirements-rivals.txt

@@ -20,6 +20,7 @@ from werkzeug.serving import make_server
 from pilotlight.registry.registry import Registry
 from pilotlight.settings import Settings
 from pilotlight.storage.object_store import ObjectStore, open_store
+from tests.threaded_server import serve_in_thread
 
 hypothesis.settings.register_profile(
     "house",
@@ -56,12 +57,8 @@ def moto_server(wrap: Callable[[Any], Any], host: str = "127.0.0.1") -> Iterator
     """The address of an S3 that nobody shares with another test run; all servers of a process share their buckets."""
     logging.getLogger("werkzeug").setLevel(logging.WARNING)  # else each failure prints every request
     server = make_server(host, 0, wrap(DomainDispatcherApplication(create_backend_app)), threaded=True)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    yield f"http://{host}:{server.server_port}"
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with serve_in_thread(server):
+        yield f"http://{host}:{server.server_port}"
 
 
 @pytest.fixture(scope="session")

@@ -14,6 +14,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 from xml.sax.saxutils import escape
 
 from pilotlight.storage.object_store import ObjectStore
+from tests.threaded_server import serve_in_thread
 
 BUCKET = "models"
 DRIP_S = 0.05  # between two bytes of a slow answer
@@ -233,10 +234,7 @@ class Answer(BaseHTTPRequestHandler):
 @contextmanager
 def serving() -> Iterator[FaultyS3]:
     """A server of its own, until the context ends."""
-    with FaultyS3() as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
-        thread.start()
+    server = FaultyS3()
+    with serve_in_thread(server):
         yield server
         server.heal()
-        server.shutdown()
-        thread.join()

@@ -5,7 +5,6 @@ import http.server
 import ipaddress
 import json
 import ssl
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +17,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from jwt.algorithms import ECAlgorithm, RSAAlgorithm
+
+from tests.threaded_server import serve_in_thread
 
 NAME = "https://issuer.example.com/"
 AUDIENCE = "pilotlight"
@@ -72,14 +73,8 @@ class FakeIssuer:
         context.load_cert_chain(certificate)
         server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
         server.socket = context.wrap_socket(server.socket, server_side=True)
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
-        thread.start()
-        try:
+        with serve_in_thread(server):
             yield f"https://127.0.0.1:{server.server_port}/jwks.json", certificate
-        finally:
-            server.shutdown()
-            thread.join()
-            server.server_close()
 
     def _handler(self) -> type[http.server.BaseHTTPRequestHandler]:
         issuer = self

@@ -3,6 +3,7 @@
     SNS                  {"Type": "Notification", "TopicArn", "Message"}, unless its delivery is raw
     Lambda destinations  {"requestContext", "requestPayload", "responsePayload"}: the answer, or what failed
     SQS, S3, SNS         {"Records": [...]}: each of them
+    EventBridge Pipes    [...]: records without the object around them
     EventBridge          {"source", "detail-type", "detail"}
 
 A test event of S3, a confirmation of SNS, a deletion of a file and any other event of AWS's services ask for nothing.
@@ -11,7 +12,9 @@ fetched, not even the URL of a confirmation. Sources: S3, Event message structur
 Lambda, asynchronous invocation records.
 """
 
+import base64
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -27,6 +30,9 @@ EVENT_KEYS = frozenset({"detail-type", "detail"})
 # In the bytes of every envelope, so that other bodies are not decoded for nothing.
 SIGNS = (b'"detail-type"', b':s3"', b'"s3:TestEvent"', b'"TopicArn"', b'"requestPayload"', b'"aws:sqs"', b'"aws:sns"')
 
+ENCODED_OBJECT = (b"eyI", b"eyA", b"eyJ", b"ewo", b"ew0", b"ewk", b"e30")  # base64 of how an object begins
+QUOTED_OBJECT = (b'"{\\"', b'"{ ', b'"{\\n')
+
 
 class Letter(Struct, frozen=True):
     """What was in an envelope: a message's body, an event of the bus, a record of S3, or chatter, by its name."""
@@ -41,12 +47,28 @@ class Letter(Struct, frozen=True):
 
 def open_message(body: bytes, attributes: Mapping[str, str] = {}, key: str = "", depth: int = 0) -> Iterator[Letter]:
     """Yield what is in the body of a message: usually the body itself."""
+    body = unwrap_body(body)
     content = parse_envelope(body) if depth < MAX_DEPTH else None
     letters = open_event(content, key, depth) if content is not None else None
     if letters is None:
         yield Letter(body=body, attributes=attributes, key=key)
     else:
         yield from letters
+
+
+def unwrap_body(body: bytes) -> bytes:
+    """Return the JSON in a body that is base64 of it, or a text of JSON with it, as some libraries send; else the body.
+
+    None of these could be meant as it is: base64 is no JSON, and a model's text does not begin as an object.
+    """
+    text = body.strip()
+    if text.startswith(ENCODED_OBJECT):
+        with suppress(ValueError):
+            return base64.b64decode(b"".join(text.split()), validate=True)
+    if text.startswith(QUOTED_OBJECT):
+        with suppress(msgspec.DecodeError, UnicodeDecodeError):
+            return msgspec.json.decode(text, type=str).encode()
+    return body
 
 
 def open_event(content: Mapping[str, Any], key: str = "", depth: int = 0) -> Iterator[Letter] | None:

@@ -98,8 +98,9 @@ def parse_map_step(event: Mapping[str, Any]) -> MapStep:
 
 def parse_queue_record(record: Mapping[str, Any]) -> list[WorkerEvent | Chatter]:
     """Parse a record of SQS: V2 bodies, or events that came back from the dead-letter queue or by way of a topic."""
-    attributes = {name: value.get("stringValue") or "" for name, value in record["messageAttributes"].items()}
-    system_attributes = record.get("attributes", {})
+    given = record.get("messageAttributes") or {}  # a queue has them even if empty, not all that relays it
+    attributes = {name: str(value.get("stringValue") or "") for name, value in given.items()}
+    system_attributes = record.get("attributes") or {}
     deduplication_id = attributes.get("deduplication_id") or system_attributes.get("MessageDeduplicationId") or ""
     is_fresh = not deduplication_id and system_attributes.get("ApproximateReceiveCount", "1") == "1"
     key, sender = deduplication_id or record["messageId"], system_attributes.get("SenderId", "")

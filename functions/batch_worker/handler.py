@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from functions.batch_worker.events import (
@@ -56,12 +56,16 @@ class BatchWorker:
         self._usage_log = usage_log
         self._recorder = recorder
 
-    def __call__(self, event: Mapping[str, Any], context: object) -> dict[str, Any]:
+    def __call__(self, event: Mapping[str, Any] | Sequence[Any], context: object) -> dict[str, Any]:
         """Handle everything in an event, and return sentences about what was done.
 
         Of the records of a queue, the failed ones are returned by id, and the queue delivers them again. An event of
-        the bus that fails raises, and Lambda tries again.
+        the bus that fails raises, and Lambda tries again. A pipe of EventBridge sends its records as they are.
         """
+        if isinstance(event, Sequence) and not isinstance(event, str):
+            event = {"Records": event}
+        if not isinstance(event, Mapping):
+            raise InvalidInputError(f"The event is a {type(event).__name__}, and no object or list of records.")
         try:
             return self._route_event(event, RequestContext.from_event(event, context).deadline)
         finally:

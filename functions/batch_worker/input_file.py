@@ -3,12 +3,13 @@
 It reads one object in the state in which it was first seen (If-Match), and knows neither models nor results.
 """
 
+import codecs
 from collections.abc import Iterable, Iterator, Sequence
 
 from functions.batch_worker import record_reader
-from functions.batch_worker.inbox_file import EXAMPLE_SUFFIXES, LINE_SUFFIXES, SUFFIXES, InboxFile
+from functions.batch_worker.inbox_file import EXAMPLE_SUFFIXES, LINE_SUFFIXES, SUFFIXES, TABLE_SUFFIX, InboxFile
 from functions.batch_worker.inputs import ExampleFile
-from functions.batch_worker.record_reader import InputItem
+from functions.batch_worker.record_reader import InputItem, TableHeader
 from pilotlight.contracts.batch import ByteRange, LineError
 from pilotlight.errors import InvalidInputError, NotFoundError, shorten_message
 from pilotlight.storage.download import hash_chunks
@@ -16,6 +17,18 @@ from pilotlight.storage.object_store import ObjectStore
 
 MAX_FILE_BYTES = 50_000_000  # bytes of a file that is not read in lines
 MAX_BATCH_BYTES = 1_000_000_000  # bytes: all of it is examined within one invocation
+
+HEAD_BYTES = 4  # of a file, which tell what it is if it is no UTF-8
+OTHER_ENCODINGS = (
+    (codecs.BOM_UTF32_LE, "UTF-32", "save it as UTF-8"),
+    (codecs.BOM_UTF32_BE, "UTF-32", "save it as UTF-8"),
+    (codecs.BOM_UTF16_LE, "UTF-16", "save it as UTF-8"),
+    (codecs.BOM_UTF16_BE, "UTF-16", "save it as UTF-8"),
+    (b"\x1f\x8b", "compressed with gzip", "unpack it"),
+    (b"\x28\xb5\x2f\xfd", "compressed with zstd", "unpack it"),
+    (b"PK\x03\x04", "a zip archive, as a workbook of Excel is", "save it as CSV UTF-8"),
+    (b"PAR1", "a Parquet table", "call it .parquet"),
+)
 
 
 class InputFile:
@@ -69,8 +82,7 @@ class InputFile:
         if self._inbox_file.suffix in LINE_SUFFIXES:
             yield from record_reader.parse_json_lines(file_lines, self._inbox_file.line_format.parse_line)
             return
-        names = self._read_header()
-        rows = record_reader.parse_csv_rows(names, file_lines)
+        rows = record_reader.parse_csv_rows(self._read_header(), file_lines)
         if byte_range.position == 0:
             next(rows, None)  # the header itself
         yield from rows
@@ -91,14 +103,23 @@ class InputFile:
             raise InvalidInputError(f"A file that ends in {suffix!r} is not read; send one of {', '.join(SUFFIXES)}.")
         if self.size > max_bytes and (self._inbox_file.line_format.has_error_file or not self._is_line_based):
             raise InvalidInputError(f"The file has {self.size:,} bytes; one of its kind may have {max_bytes:,}.")
+        if suffix not in (TABLE_SUFFIX, *EXAMPLE_SUFFIXES):
+            check_encoding(b"".join(self._read_blocks(0, min(self.size, HEAD_BYTES))))
         if suffix == ".csv":
             self._read_header()
 
-    def _read_header(self) -> list[str]:
+    def _read_header(self) -> TableHeader:
         return record_reader.read_header(record_reader.split_lines(self._read_blocks(0, self.size)))
 
     def _read_blocks(self, start: int, end: int) -> Iterator[bytes]:
         return self._store.iterate_blocks(self._inbox_file.path, start, end, self.e_tag)
+
+
+def check_encoding(head: bytes) -> None:
+    """Refuse a file of text that begins as something else does, with what it is."""
+    found = next((each for each in OTHER_ENCODINGS if head.startswith(each[0])), None)
+    if found is not None:
+        raise InvalidInputError(f"The file is {found[1]}; {found[2]} and send it again.")
 
 
 def split_byte_ranges(blocks: Iterable[bytes], min_bytes: int, *, has_quotes: bool = False) -> Iterator[ByteRange]:

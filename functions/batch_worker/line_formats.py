@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import msgspec
-from msgspec import Raw, Struct
+from msgspec import Raw, Struct, structs
 
 from functions.batch_worker.inputs import BatchCall, InferenceInput, JsonInput
 from functions.batch_worker.record_reader import FileLine, InputItem
 from pilotlight.api.router import get_status_code
+from pilotlight.api.v2_json import replace_nan
 from pilotlight.contracts.batch import MAX_LISTED_ERRORS, LineError, parse_model_endpoint
 from pilotlight.errors import PilotlightError, shorten_message
 
@@ -74,6 +75,21 @@ class BatchRequestLine(Struct):
 
 
 REQUEST_DECODER = msgspec.json.Decoder(BatchRequestLine)
+NAN_STAND_IN = b"0e0"  # a number as long as NaN, so that the body lies where it lay
+
+
+def decode_request_line(data: bytes) -> BatchRequestLine:
+    """Decode a line; NaN, which is no JSON, stays in its body, where V2's decoder takes it."""
+    try:
+        return REQUEST_DECODER.decode(data)
+    except msgspec.DecodeError:
+        plain = replace_nan(data, NAN_STAND_IN)
+        if plain is None:
+            raise
+    call = REQUEST_DECODER.decode(plain)
+    body = bytes(call.body)
+    start = plain.index(body)
+    return structs.replace(call, body=Raw(data[start : start + len(body)]))
 
 
 @dataclass(frozen=True)
@@ -102,7 +118,7 @@ class OpenAIBatchFormat:
 
     def parse_line(self, data: bytes) -> InferenceInput:
         """Parse a call; since the file was validated, only its body may be wrong."""
-        call = REQUEST_DECODER.decode(data)
+        call = decode_request_line(data)
         return BatchCall(bytes(call.body), call.custom_id, parse_model_endpoint(call.url))
 
     def format_answer(self, item: InputItem, text: bytes) -> bytes:
@@ -124,7 +140,7 @@ class OpenAIBatchFormat:
         if line.data is None:
             return LineError(line.number, TOO_LONG, "line_too_long")
         try:
-            call = REQUEST_DECODER.decode(line.data)
+            call = decode_request_line(line.data)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as exc:
             reason = f"The line is no request with custom_id, method, url and body: {exc}."
             return LineError(line.number, reason, "invalid_json_line")

@@ -5,6 +5,8 @@ Each item ends at a byte of the file after which reading can continue; this modu
 
 import csv
 from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
+from typing import NamedTuple
 
 from msgspec import Struct
 
@@ -13,6 +15,7 @@ from pilotlight.api import csv_table
 from pilotlight.errors import InvalidInputError
 
 MAX_LINE_BYTES = 6_000_000  # bytes of a line, as of a request
+SAMPLE_ROWS = 20  # of a table, which tell whether its rows have names
 
 
 class FileLine(Struct, frozen=True):
@@ -21,6 +24,13 @@ class FileLine(Struct, frozen=True):
     number: int  # from 1
     end: int  # bytes of the file up to and with its newline
     data: bytes | None
+
+
+class TableHeader(NamedTuple):
+    """What the first lines of a CSV file say of its rows."""
+
+    names: list[str]
+    extra_cell: int | None = None  # the place of one that the rows have beside these, such as R's row name
 
 
 class InputItem(Struct, frozen=True):
@@ -107,25 +117,31 @@ class LineCsvReader:
             raise InvalidInputError(f"The line is not utf-8: {exc}.") from exc
 
 
-def read_header(file_lines: Iterator[FileLine]) -> list[str]:
+def read_header(file_lines: Iterator[FileLine]) -> TableHeader:
     """Read the column names in the first row; raise `InvalidInputError` if there is none, or a name occurs twice."""
-    names = next(split_csv_rows(file_lines), None)
+    rows = (cells for _, cells in split_csv_rows(file_lines))
+    names = next(rows, None)
     if names is None:
         raise InvalidInputError("The CSV is empty; its first line names the columns.")
-    if isinstance(names[1], InvalidInputError):
-        raise names[1]
-    if len(set(names[1])) < len(names[1]):
-        raise InvalidInputError(f"The columns {names[1]} name one twice.")
-    csv_table.check_separator(names[1])
-    return names[1]
+    if isinstance(names, InvalidInputError):
+        raise names
+    csv_table.check_separator(names)
+    if len(set(names)) < len(names):
+        raise InvalidInputError(f"The columns {names} name one twice.")
+    sample = [[] if isinstance(cells, InvalidInputError) else cells for cells in islice(rows, SAMPLE_ROWS)]
+    return TableHeader(names, csv_table.find_extra_cell(names, sample))
 
 
-def parse_csv_rows(names: list[str], file_lines: Iterator[FileLine]) -> Iterator[InputItem]:
+def parse_csv_rows(header: TableHeader, file_lines: Iterator[FileLine]) -> Iterator[InputItem]:
     """Parse the rows of a table with these columns; the header precedes them or is among the first lines."""
+    names, extra = header
     for line, cells in split_csv_rows(file_lines):
         if isinstance(cells, InvalidInputError):
             yield InputItem(line.number, line.end, cells)
-        elif len(cells) == len(names):
+            continue
+        if extra is not None and len(cells) == len(names) + 1:
+            cells = csv_table.drop_extra_cell(cells, extra)
+        if len(cells) == len(names):
             yield InputItem(line.number, line.end, CsvRow(dict(zip(names, cells, strict=True))))
         else:
             error = InvalidInputError(f"The row has {len(cells)} values, but there are {len(names)} columns.")
@@ -133,7 +149,7 @@ def parse_csv_rows(names: list[str], file_lines: Iterator[FileLine]) -> Iterator
 
 
 def split_csv_rows(file_lines: Iterator[FileLine]) -> Iterator[tuple[FileLine, list[str] | InvalidInputError]]:
-    """Yield the rows that are not blank, each with the line at which it ends."""
+    """Yield the rows that are not blank, each with the line at which it ends; `sep=,` before them is none."""
     csv_table.lift_cell_limit()
     line_reader = LineCsvReader(file_lines)
     reader = csv.reader(line_reader, strict=True)
@@ -146,7 +162,15 @@ def split_csv_rows(file_lines: Iterator[FileLine]) -> Iterator[tuple[FileLine, l
         except InvalidInputError as exc:
             yield line_reader.last_line, exc
         except csv.Error as exc:
-            yield line_reader.last_line, InvalidInputError(f"The row is not CSV: {exc}.")
+            yield line_reader.last_line, InvalidInputError(f"The row is not CSV: {describe_csv_error(exc)}.")
         else:
-            if not csv_table.is_blank(cells):
+            is_first = line_reader.last_line.number == 1
+            if not csv_table.is_blank(cells) and not (is_first and csv_table.is_separator_line(cells)):
                 yield line_reader.last_line, cells
+
+
+def describe_csv_error(error: csv.Error) -> str:
+    """Describe what is wrong with a row, for the end of a sentence; python's word for one thing is of no use."""
+    if "new-line character" in str(error):
+        return "it has a carriage return without a line feed outside quotes; end lines in LF or CRLF"
+    return str(error)

@@ -7,7 +7,7 @@ from msgspec import Struct
 import pilotlight
 from pilotlight import processing
 from pilotlight.api import mlflow, v2
-from pilotlight.api.http import Request, Response
+from pilotlight.api.http import JSON, Request, Response
 from pilotlight.api.request_limits import UNLIMITED, RequestLimits
 from pilotlight.api.v2 import InferenceRequest, RequestedOutput
 from pilotlight.contracts.manifest import Manifest
@@ -30,15 +30,18 @@ class MlflowRequest(Struct, frozen=True):
 
     def decode(self, manifest: Manifest) -> InferenceRequest:
         """Decode the body: JSON or CSV in any form of the protocol, else a file or a form."""
-        content_type = self.headers.get("content-type", "")
+        headers, body = self.headers, self.body
+        content_type = headers.get("content-type", "")
         if not mlflow.is_text_type(content_type):
             from pilotlight.api import file_bodies
 
             body = v2.decompress_within_limits(self.body, self.headers, self.limits)
-            return file_bodies.decode_file_request(
-                body, content_type, manifest, self.limits, mlflow.MEDIA_TYPES, self.query
-            )
-        tensors = mlflow.decode_request(self.body, self.headers, manifest, self.limits)
+            if not file_bodies.is_untold_object(body, content_type):
+                return file_bodies.decode_file_request(
+                    body, content_type, manifest, self.limits, mlflow.MEDIA_TYPES, self.query
+                )
+            headers = {"content-type": JSON}
+        tensors = mlflow.decode_request(body, headers, manifest, self.limits)
         outputs = processing.get_call_signature(manifest, tensors).outputs
         return InferenceRequest(None, tensors, [RequestedOutput(spec.name) for spec in outputs])
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from msgspec import Struct
 
 import pilotlight
-from pilotlight.api import v2
+from pilotlight.api import v2, v2_metadata
 from pilotlight.api.http import Request, Response
 from pilotlight.api.large_tensors import StoredOutputs, UploadedTensors
 from pilotlight.api.request_context import RequestContext
@@ -100,7 +100,9 @@ class V2Endpoints:
 
     def get_server_metadata(self, request: Request) -> Response:
         """Return the server metadata."""
-        return Response.json({"name": "pilotlight", "version": pilotlight.__version__, "extensions": v2.EXTENSIONS})
+        return Response.json(
+            {"name": "pilotlight", "version": pilotlight.__version__, "extensions": v2_metadata.EXTENSIONS}
+        )
 
     def check_live(self, request: Request) -> Response:
         """Return that the process answers."""
@@ -119,12 +121,12 @@ class V2Endpoints:
         """Return the metadata of the requested version, with the list of all versions."""
         manifest = self._resolve_manifest(request)
         return Response.json(
-            v2.build_model_metadata(manifest, self._model_manager.registry.list_versions(manifest.name))
+            v2_metadata.build_model_metadata(manifest, self._model_manager.registry.list_versions(manifest.name))
         )
 
     def get_model_config(self, request: Request) -> Response:
         """Return the model's configuration in Triton's form."""
-        return Response.json(v2.build_model_config(self._resolve_manifest(request)))
+        return Response.json(v2_metadata.build_model_config(self._resolve_manifest(request)))
 
     def get_all_statistics(self, request: Request) -> Response:
         """Return this environment's statistics of all versions."""

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import torch
 from torch import nn
 
 from functions.train import feature_profile
@@ -23,20 +22,16 @@ from functions.train.distributed.process_group import (
 )
 from functions.train.evaluation import learning_curves, plots, quantization_report
 from functions.train.evaluation.metric_check import check_metrics
-from functions.train.evaluation.metrics import format_metric, sample_text
+from functions.train.evaluation.metrics import sample_text
 from functions.train.export import golden, parity
-from functions.train.export.artifacts import TrainingArtifacts
+from functions.train.export.candidate_search import QuantizationCandidate, select_best_candidate
 from functions.train.export.onnx_export import export_onnx
-from functions.train.export.quantization_search import (
-    QuantizationCandidate,
-    QuantizationSearch,
-    select_best_candidate,
-)
+from functions.train.export.quantization_search import QuantizationSearch
 from functions.train.models import build, custom
 from functions.train.progress import ProgressReporter
-from functions.train.publish import get_code_revision, publish_artifacts
+from functions.train.publish import publish_artifacts
+from functions.train.run_artifacts import ExportedModel, TrainedModel, build_artifacts, get_device_name
 from functions.train.run_folder import RunFolder
-from functions.train.training import precision
 from functions.train.training.checkpoint_policy import CheckpointPolicy
 from functions.train.training.device import get_process_device
 from functions.train.training.interruption import InterruptionMonitor
@@ -45,12 +40,12 @@ from functions.train.training.step import describe_accumulation
 from functions.train.training.trainer import Trainer, seed_torch, train_model
 from functions.train.training.training_history import EarlyStopping, EpochMetrics, TrainingHistory
 from pilotlight.contracts.codec import decode_document, encode_document
-from pilotlight.contracts.manifest import ExportParity, Manifest, Precision, TrainingRecord
+from pilotlight.contracts.manifest import ExportParity, Manifest, Precision
+from pilotlight.contracts.metric import format_value
 from pilotlight.contracts.names import ModelReference
 from pilotlight.recipes.schema import CustomOptions, Recipe
 from pilotlight.registry.registry import Registry, version_path
 from pilotlight.runtime.golden import GoldenDocument
-from pilotlight.runtime.session import open_session
 from pilotlight.storage.object_store import ObjectStore
 
 
@@ -92,29 +87,6 @@ def run_recipe(
     )
     with run_folder.track_status(), translate_faults(process_group):
         return pipeline.run()
-
-
-@dataclass(frozen=True)
-class TrainedModel:
-    """A trained network, and what is known of it before it is exported."""
-
-    network: nn.Module
-    history: TrainingHistory
-    splits: Splits
-    folds: FoldScores | None  # where the recipe asks for a cross-validation
-    source: str | None  # of a model of the user's own
-
-
-@dataclass(frozen=True)
-class ExportedModel:
-    """The graphs of a network, and what was measured on them."""
-
-    graphs: dict[Precision, Path]
-    opset: int
-    parity: ExportParity
-    report: quantization_report.QuantizationReport
-    golden: GoldenDocument
-    plots: dict[str, bytes]  # by file name
 
 
 @dataclass(frozen=True)
@@ -232,7 +204,7 @@ class TrainingPipeline:
         """Evaluate the network on the test set; return the learning curves by file name."""
         with self.progress.stage("evaluate") as write_result:
             result = evaluate_network(network, test)
-            metric_text = f"{test.metric} {format_metric(test.metric, result.metrics[test.metric])}"
+            metric_text = f"{test.metric} {format_value(test.metric, result.metrics[test.metric])}"
             title = f"{self.recipe.name}: {metric_text} on {len(test)} test examples"
             plot_files = {"curves.png": learning_curves.draw_learning_curves(history, title)}
             self.run_folder.write_plots(plot_files)
@@ -431,44 +403,3 @@ def build_and_train(
         network = network.to(get_process_device())
     history = train_model(network, splits, recipe, on_epoch, checkpoint_policy, process_group)
     return network.to(get_process_device()), history
-
-
-def build_artifacts(recipe: Recipe, run_name: str, trained: TrainedModel, exported: ExportedModel) -> TrainingArtifacts:
-    """Gather everything that the run made and measured."""
-    session, splits, network = open_session(str(exported.graphs["fp32"])), trained.splits, trained.network
-    return TrainingArtifacts(
-        recipe=recipe,
-        run_name=run_name,
-        graphs=exported.graphs,
-        inputs=session.inputs,
-        outputs=session.outputs,
-        opset=exported.opset,
-        parity=exported.parity,
-        report=exported.report,
-        golden=exported.golden,
-        splits=splits,
-        folds=trained.folds,
-        plots=exported.plots,
-        training=build_provenance(recipe, splits, trained.history),
-        input_standardization=build.find_scaling(network, build.Standardise, build.name_network_inputs(splits.train)),
-        output_standardization=build.find_scaling(network, build.Rescale, ("prediction",)),
-        source=trained.source,
-    )
-
-
-def build_provenance(recipe: Recipe, splits: Splits, history: TrainingHistory) -> TrainingRecord:
-    """Build the record of where the version comes from, enough to train it again."""
-    return TrainingRecord(
-        recipe=recipe.model_dump(mode="json"),
-        data_sha256=splits.sha256,
-        seed=recipe.seed,
-        revision=get_code_revision(),
-        device=get_device_name(),
-        precision=precision.resolve_precision(recipe.precision, get_process_device()),
-        wall_s=sum(epoch.seconds for epoch in history.epochs),
-    )
-
-
-def get_device_name() -> str:
-    """Return the device's name for the manifest."""
-    return torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"

@@ -12,9 +12,9 @@ from rich.console import Console, RenderableType
 from rich.progress import BarColumn, SpinnerColumn, TaskID, TextColumn
 from rich.progress import Progress as Bar
 
-from functions.train.evaluation.metrics import format_metric
 from functions.train.training.trainer import Trainer
 from functions.train.training.training_history import EpochMetrics
+from pilotlight.contracts.metric import format_value
 from pilotlight.training_runs.run_store import format_duration
 
 WriteResult = Callable[[str], None]
@@ -66,7 +66,7 @@ class ProgressReporter:
         line = (
             f"epoch {epoch.number:>3}/{total_epochs}  loss {epoch.train_loss:.4f}, validation "
             f"{epoch.validation_loss:.4f}, "
-            f"{epoch.metric} {format_metric(epoch.metric, epoch.validation_accuracy)}, {format_monitored(epoch)}"
+            f"{epoch.metric} {format_value(epoch.metric, epoch.validation_accuracy)}, {format_monitored(epoch)}"
             f"learning rate {epoch.learning_rate:.2e}, {format_speed(epoch.examples_per_s, epoch.tokens_per_s)}"
             f"{'' if epoch.mfu is None else f', MFU {epoch.mfu:.1%}'}{time_left}"
         )
@@ -124,7 +124,7 @@ class ProgressReporter:
 def format_monitored(epoch: EpochMetrics) -> str:
     """Format what early stopping goes by, where that is neither the loss nor shown already."""
     name, value = epoch.monitored, epoch.monitored_value
-    return "" if value is None or name == epoch.metric else f"{name} {format_metric(name, value)}, "
+    return "" if value is None or name == epoch.metric else f"{name} {format_value(name, value)}, "
 
 
 def create_progress_bar(console: Console) -> Bar:

@@ -1,6 +1,6 @@
 """MLflow's own scoring client and LangChain, which bring forty packages and more: skipped where they are missing.
 
-pip install mlflow-skinny==3.17.2 langchain-openai==1.7.4 pandas scipy
+`make test-heavy` has them.
 """
 
 from urllib.parse import urlsplit

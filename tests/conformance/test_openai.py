@@ -9,7 +9,6 @@ import asyncio
 from collections.abc import Iterator, Mapping
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
-from threading import Thread
 from typing import ClassVar
 
 import openai
@@ -20,6 +19,7 @@ from tritonclient.utils import InferenceServerException
 
 from pilotlight.api.openai_errors import to_openai_error
 from pilotlight.local.template import load_stack
+from tests.threaded_server import serve_in_thread
 
 ROOT = Path(__file__).parents[2]
 GATEWAY_RESPONSES = load_stack(ROOT / "template.yaml", {}).gateway_responses
@@ -72,12 +72,8 @@ class Refusing(BaseHTTPRequestHandler):
 @pytest.fixture(scope="module")
 def refusing() -> Iterator[str]:
     server = HTTPServer(("127.0.0.1", 0), Refusing)
-    thread = Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with serve_in_thread(server):
+        yield f"http://127.0.0.1:{server.server_port}"
 
 
 def set_gateway_error(kind: str) -> str:

@@ -77,6 +77,7 @@ def test_what_is_wrong_is_told_before_anything_starts(client: Client) -> None:
         client.trainings.start("digits", run="wrong", nodes=2)
 
 
+@pytest.mark.slow
 def test_a_training_is_stopped_and_goes_on(client: Client) -> None:
     started = client.trainings.start("digits", changes=ENDLESS, run="endless")
     again = client.trainings.start("digits", changes=ENDLESS, run="endless")
@@ -115,6 +116,7 @@ def test_a_training_outlives_the_gateway(tmp_path: Path) -> None:
         fakes.eventually(lambda: client.trainings.get("long").state == "cancelled")
 
 
+@pytest.mark.slow
 def test_a_training_that_fails_says_why(client: Client) -> None:
     client.trainings.start("digits", changes=[*TINY, "name=diverging", "optimiser.learning_rate=1e30"], run="diverging")
     fakes.eventually(lambda: client.trainings.get("diverging").state == "failed")
@@ -182,6 +184,7 @@ def settings(changes: tuple[str, ...]) -> list[str]:
     return [word for change in changes for word in ("--set", change)]
 
 
+@pytest.mark.slow
 def test_the_command_trains_elsewhere_and_tells_as_if_it_were_here(run: Run) -> None:
     code, out, err = run("train", "digits", *settings((*TINY, "name=remote")), "--run", "remote", "--remote")
     assert (code, out) == (0, "remote:1\n")

@@ -21,7 +21,7 @@ FAULTS: dict[str, Callable[[], Row]] = {
     "a clock back, batch": lambda: clock.batch(-clock.DAY_S, "back"),
     "a full disk": disk.fill_disk,
     "idle, then a burst": lambda: idle.burst_after_idle(1),
-    "environments": lambda: lifetimes.start_in_process(40),
+    "environments": lambda: lifetimes.start_in_process(20),
     "stale reads": slow_store.read_stale,
     "lost answers to writes": lambda: slow_store.write(1, "truncated"),
     "SlowDown": lambda: slow_store.start_cold(1, "slow_down", 0.3, "SlowDown"),

@@ -9,17 +9,21 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from functions.train.convert import evaluation_data, model_card, source
+import msgspec
+
+from functions.train.convert import evaluation_data, evaluation_table, model_card, source
 from functions.train.convert.converted_model import ConvertedModel
 from functions.train.convert.evaluation_data import ExampleSet
 from functions.train.convert.variants import QuantizationSource, VariantChoice, choose_variants
 from pilotlight.contracts import label_file
 from pilotlight.contracts.codec import encode_document
 from pilotlight.contracts.manifest import EvaluationSet, ManifestDraft, Variant
+from pilotlight.contracts.processing import Preprocessing, TextPreprocessing
 from pilotlight.errors import InvalidInputError, PilotlightError
 from pilotlight.gate import sample_requests
 from pilotlight.runtime import golden_recorder, onnx_header
 from pilotlight.runtime.golden_recorder import Feeds
+from pilotlight.runtime.model_cache import Assets
 from pilotlight.runtime.session import Session, open_session
 
 GOLDEN_EXAMPLES = 3  # requests of one example each that are recorded from the publisher's data
@@ -48,6 +52,8 @@ def build_convert_parser() -> argparse.ArgumentParser:
     parser.add_argument("--evaluation", type=Path, metavar="FILE")
     parser.add_argument("--calibration", type=Path, metavar="FILE")
     parser.add_argument("--sample", type=Path, metavar="FILE")
+    parser.add_argument("--steps", type=Path, metavar="FILE", help="JSON: how tables are prepared for the graph")
+    parser.add_argument("--assets", type=Path, metavar="FOLDER", help="with the files that these steps need")
     return parser
 
 
@@ -55,13 +61,16 @@ def build_version_files(options: argparse.Namespace) -> None:
     """Convert, quantize, measure and record the model, and write all files."""
     folder: Path = options.into
     for file in filter(None, (options.evaluation, options.calibration)):
-        evaluation_data.read_npz_arrays(file)  # what cannot be read is told before anything is converted
+        table = evaluation_table.find_table_format(file) is not None
+        (evaluation_table.read_table_columns if table else evaluation_data.read_npz_arrays)(
+            file
+        )  # what cannot be read is told before anything is converted
     model = source.convert_source(options.path, folder / "model.fp32.onnx", options.task)
     session = open_session(str(model.graph))
-    evaluation, calibration = load_evaluation_and_calibration(options, session)
+    labels = model.labels if options.labels is None else label_file.read_label_file(options.labels)
+    evaluation, calibration = load_evaluation_and_calibration(options, session, model.preprocess, labels)
     samples = sample_requests.load_samples(options.sample, session.inputs) if options.sample else ()
     feeds = samples or choose_golden_feeds(model, session, evaluation or calibration)
-    labels = model.labels if options.labels is None else label_file.read_label_file(options.labels)
     choice = choose_variants(QuantizationSource(model.graph, feeds, labels, evaluation, calibration), options.quantize)
     golden_requests = golden_recorder.record_golden_requests(choice.graphs[choice.serve], choice.serve, feeds)
     files = {
@@ -80,13 +89,40 @@ def build_version_files(options: argparse.Namespace) -> None:
 
 
 def load_evaluation_and_calibration(
-    options: argparse.Namespace, session: Session
+    options: argparse.Namespace, session: Session, steps: Preprocessing | None, labels: Sequence[str]
 ) -> tuple[ExampleSet | None, ExampleSet | None]:
-    """Load the publisher's examples for the evaluation and for the calibration."""
-    load = evaluation_data.load_examples
-    evaluation = load(options.evaluation, session, with_targets=True) if options.evaluation else None
-    calibration = load(options.calibration, session, with_targets=False) if options.calibration else None
+    """Load the publisher's examples for the evaluation and for the calibration, from arrays or from tables."""
+    steps = read_steps(options.steps) if options.steps else steps
+
+    def load(file: Path, *, with_targets: bool) -> ExampleSet:
+        if evaluation_table.find_table_format(file) is None:
+            return evaluation_data.load_examples(file, session, with_targets=with_targets)
+        assets = read_assets(steps, options.assets)
+        arrays = evaluation_table.convert_table(file, session, steps, assets, labels, with_targets=with_targets)
+        return evaluation_data.load_examples(file, session, with_targets=with_targets, arrays=arrays)
+
+    evaluation = load(options.evaluation, with_targets=True) if options.evaluation else None
+    calibration = load(options.calibration, with_targets=False) if options.calibration else None
     return evaluation, calibration
+
+
+def read_steps(file: Path) -> Preprocessing:
+    """Read the steps that the publisher gives, as the version will have them."""
+    try:
+        steps: Preprocessing = msgspec.json.decode(file.read_bytes(), type=Preprocessing)
+    except msgspec.MsgspecError as exc:
+        raise InvalidInputError(f"The steps that prepare inputs cannot be taken: {exc}.") from exc
+    return steps
+
+
+def read_assets(steps: Preprocessing | None, folder: Path | None) -> Assets:
+    """Read the files that the steps need from the folder of the model."""
+    if not isinstance(steps, TextPreprocessing) or folder is None:
+        return Assets()
+    try:
+        return Assets({steps.tokenizer: (folder / steps.tokenizer).read_bytes()})
+    except OSError as exc:
+        raise InvalidInputError(f"Cannot read {folder / steps.tokenizer}: {exc.strerror}.") from exc
 
 
 def choose_golden_feeds(

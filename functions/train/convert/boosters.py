@@ -1,4 +1,4 @@
-"""Convert models of XGBoost, LightGBM and CatBoost: their files, or the objects of a publisher's function.
+"""Convert boosted trees: files of XGBoost, LightGBM and CatBoost, or objects of these and of scikit-learn.
 
 Each library is imported only for a model of its own. It loads the file, gives its document, from which the graph is
 made, and says what the answers must be. Nothing is unpickled.
@@ -6,15 +6,15 @@ made, and says what the answers must be. Nothing is unpickled.
 
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import onnx
 from sklearn.exceptions import NotFittedError
 
-from functions.train.convert import catboost_model, lightgbm_model, tree_ensemble, xgboost_model
+from functions.train.convert import catboost_model, hist_gradient_model, lightgbm_model, tree_ensemble, xgboost_model
 from functions.train.convert.converted_model import ConvertedModel, measure_parity
 from functions.train.convert.tree_ensemble import TreeEnsemble
 from functions.train.data import Array
@@ -31,14 +31,16 @@ from pilotlight.runtime.booster_format import BoosterFile, Library
 
 PARITY_ROWS = 512  # beside the trees' own thresholds, on which graph and library must agree
 INPUT_NAME, SCORES_NAME, NUMBERS_NAME = "features", "probabilities_of_classes", "numbers"
-LIBRARY_NAMES: dict[Library, str] = {"xgboost": "XGBoost", "lightgbm": "LightGBM", "catboost": "CatBoost"}
+LIBRARY_NAMES: dict[Library | Literal["sklearn"], str] = {
+    "xgboost": "XGBoost", "lightgbm": "LightGBM", "catboost": "CatBoost", "sklearn": "scikit-learn",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
 class LoadedBooster:
     """A model in its library: its trees, what it answers to rows, and the names of its classes."""
 
-    library: Library
+    library: Library | Literal["sklearn"]
     ensemble: TreeEnsemble
     predict: Callable[[Array], Array]  # in the shape of the graph's answers, or of a column of them
     labels: tuple[str, ...] = ()
@@ -59,11 +61,18 @@ def convert_booster_file(path: Path, found: BoosterFile, target: Path) -> Conver
 def find_booster(candidate: object, source_name: str) -> LoadedBooster | None:
     """Find the booster in an object of one of the libraries; None for any other object."""
     library = type(candidate).__module__.partition(".")[0]
-    load = {"xgboost": load_xgboost, "lightgbm": load_lightgbm, "catboost": load_catboost}.get(library)
+    if isinstance(candidate, hist_gradient_model.ESTIMATORS):
+        library = "sklearn"
+    elif library == "sklearn":
+        return None
+    load = {
+        "xgboost": load_xgboost, "lightgbm": load_lightgbm, "catboost": load_catboost, "sklearn": load_hist_gradient,
+    }.get(library)  # fmt: skip
     if load is None:
         return None
     try:
-        return load(candidate, source_name)
+        loaded = load(candidate, source_name)
+        check_classes(loaded, source_name)
     except InvalidInputError:
         raise
     except NotFittedError as exc:
@@ -72,6 +81,16 @@ def find_booster(candidate: object, source_name: str) -> LoadedBooster | None:
         raise InvalidInputError(
             f"{source_name}, a {type(candidate).__name__}, cannot be converted: {shorten_error(exc)}."
         ) from exc
+    return loaded
+
+
+def check_classes(loaded: LoadedBooster, source_name: str) -> None:
+    """Refuse a classifier that has seen a single class, for which its trees give two probabilities."""
+    if len(loaded.labels) == 1 < loaded.ensemble.answers:
+        raise InvalidInputError(
+            f"{source_name} was fitted on the class {loaded.labels[0]!r} alone, and answers nothing else; fit it on "
+            "two classes or more."
+        )
 
 
 def convert_loaded(loaded: LoadedBooster, source_name: str, target: Path) -> ConvertedModel:
@@ -165,7 +184,12 @@ def load_xgboost(candidate: Any, source_name: str) -> LoadedBooster:  # noqa: AN
         raise InvalidInputError(f"{source_name} gives a {type(candidate).__name__}; give its Booster or estimator.")
     booster = candidate.get_booster()
     labels = tuple(map(str, candidate.classes_)) if isinstance(candidate, xgboost.XGBClassifier) else ()
-    return read_xgboost(booster, source_name, labels, through_sklearn=True)
+    return read_xgboost(booster, source_name, labels, through_sklearn=True, gap=find_gap(candidate.missing))
+
+
+def find_gap(missing: float | None) -> float | None:
+    """Find the number that an estimator takes for no value; None where that is NaN, as it is by default."""
+    return None if missing is None or np.isnan(missing) else float(missing)
 
 
 def read_xgboost(
@@ -174,17 +198,22 @@ def read_xgboost(
     labels: tuple[str, ...] = (),
     *,
     through_sklearn: bool = False,
+    gap: float | None = None,
 ) -> LoadedBooster:
-    """Read a Booster; its interface of scikit-learn stops at the best round, others at the last."""
+    """Read a Booster; its interface of scikit-learn stops at the best round, others at the last.
+
+    `gap` stands for no value: estimators know it, files do not.
+    """
     import xgboost
 
     if through_sklearn and booster.attr("best_iteration") is not None:
         booster = booster[: int(booster.attr("best_iteration")) + 1]
-    ensemble = xgboost_model.read_document(bytes(booster.save_raw("json")), source_name)
+    ensemble = replace(xgboost_model.read_document(bytes(booster.save_raw("json")), source_name), gap=gap)
     kinds = booster.feature_types
 
     def predict(rows: Array) -> Array:
-        data = xgboost.DMatrix(rows, feature_names=booster.feature_names, feature_types=kinds)
+        missing = np.nan if gap is None else gap
+        data = xgboost.DMatrix(rows, missing=missing, feature_names=booster.feature_names, feature_types=kinds)
         if ensemble.link != "softmax":
             return np.asarray(booster.predict(data))
         margins = np.asarray(booster.predict(data, output_margin=True), np.float64)
@@ -250,7 +279,9 @@ def read_catboost(model: Any, source_name: str) -> LoadedBooster:  # noqa: ANN40
         file = Path(folder) / "model.json"
         model.save_model(str(file), format="json")
         ensemble = catboost_model.read_document(file.read_bytes(), source_name)
-    kinds = {"sigmoid": "Probability", "softmax": "Probability", "exp": "Exponent"}
+    kinds = {
+        "sigmoid": "Probability", "softmax": "Probability", "exp": "Exponent", "mean_variance": "RMSEWithUncertainty",
+    }  # fmt: skip
     kind = kinds.get(ensemble.link, "RawFormulaVal")
     labels = tuple(map(str, model.classes_)) if ensemble.is_classifier and len(model.classes_) else ()
 
@@ -258,3 +289,15 @@ def read_catboost(model: Any, source_name: str) -> LoadedBooster:  # noqa: ANN40
         return np.asarray(catboost.CatBoost.predict(model, rows, prediction_type=kind, thread_count=1))
 
     return LoadedBooster("catboost", ensemble, predict, labels)
+
+
+def load_hist_gradient(candidate: Any, source_name: str) -> LoadedBooster:  # noqa: ANN401 - no types
+    """Load a histogram gradient boosting estimator of scikit-learn."""
+    ensemble = hist_gradient_model.read_estimator(candidate)
+    labels = tuple(map(str, candidate.classes_)) if ensemble.is_classifier else ()
+
+    def predict(rows: Array) -> Array:
+        table = hist_gradient_model.build_table(candidate, ensemble, rows)
+        return np.asarray(candidate.predict_proba(table) if ensemble.is_classifier else candidate.predict(table))
+
+    return LoadedBooster("sklearn", ensemble, predict, labels)

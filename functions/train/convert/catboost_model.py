@@ -12,7 +12,7 @@ Document = Mapping[str, Any]
 LINKS: Mapping[str, Link] = {
     "Logloss": "sigmoid", "CrossEntropy": "sigmoid", "Focal": "sigmoid",
     "MultiClass": "softmax", "MultiClassOneVsAll": "sigmoid", "MultiLogloss": "sigmoid", "MultiCrossEntropy": "sigmoid",
-    "Poisson": "exp", "Tweedie": "exp", "LogLinQuantile": "exp",
+    "Poisson": "exp", "Tweedie": "exp", "RMSEWithUncertainty": "mean_variance",
 }  # fmt: skip
 CLASSIFIERS = {"Logloss", "CrossEntropy", "Focal", "MultiClass", "MultiClassOneVsAll"}
 

@@ -11,8 +11,7 @@ from functions.train.convert.evaluation_data import ExampleSet
 from functions.train.convert.right_answers import RightAnswers
 from functions.train.data import Array
 from functions.train.evaluation.agreement import OutputAgreement, measure_agreements
-from functions.train.evaluation.metrics import score_outputs
-from functions.train.evaluation.totals import Score
+from functions.train.evaluation.score import Score
 from pilotlight.contracts.manifest import Precision
 from pilotlight.runtime import golden_recorder
 from pilotlight.runtime.golden_recorder import Feeds
@@ -80,6 +79,8 @@ class ComparedExamples:
         return MeasuredVariants(agreements, scores)
 
     def _score(self, outputs: Array) -> Score:
+        from functions.train.evaluation.metrics import score_outputs  # imports torch
+
         answers = self.answers
         assert answers is not None  # noqa: S101 - outputs are kept only then
         if not answers.classes:

@@ -7,7 +7,7 @@ import numpy as np
 import onnx
 from onnxruntime.quantization import QuantType, quantize_dynamic
 
-from functions.train.export.onnx_export import strip_metadata
+from functions.train.export.graph_metadata import strip_metadata
 from functions.train.export.quantizable_graph import count_uses, load_quantizable_graph
 from functions.train.export.quantize import (
     INT8_MAX,

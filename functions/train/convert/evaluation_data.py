@@ -83,9 +83,14 @@ def encode_npz(arrays: Mapping[str, Array]) -> bytes:
     return target.getvalue()
 
 
-def load_examples(file: Path, session: Session, *, with_targets: bool) -> ExampleSet:
-    """Load the arrays of an npz that the graph takes; `with_targets` requires one more array, the targets."""
-    arrays = read_npz_arrays(file)
+def load_examples(
+    file: Path, session: Session, *, with_targets: bool, arrays: dict[str, Array] | None = None
+) -> ExampleSet:
+    """Load the arrays of an npz that the graph takes; `with_targets` requires one more array, the targets.
+
+    `arrays` are what a file of another format holds.
+    """
+    arrays = read_npz_arrays(file) if arrays is None else arrays
     names = [spec.name for spec in session.inputs]
     named_axes = [name for name in names if name + AXIS_SUFFIX in arrays]
     told = {name: read_axis(file, name, arrays.pop(name + AXIS_SUFFIX)) for name in named_axes}

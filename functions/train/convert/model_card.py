@@ -2,8 +2,8 @@
 
 from functions.train.convert.converted_model import ConvertedModel
 from functions.train.convert.variants import VariantChoice
-from functions.train.evaluation.metrics import format_metric
-from functions.train.evaluation.model_card import format_markdown_table
+from functions.train.evaluation.markdown_table import format_markdown_table
+from pilotlight.contracts.metric import format_value
 from pilotlight.runtime.session import Session
 
 TEMPLATE = """\
@@ -50,7 +50,7 @@ def format_variant_table(choice: VariantChoice) -> str:
         (
             f"**{precision}**, served" if precision == choice.serve else precision,
             f"{path.stat().st_size / 1000:,.1f}",
-            *(format_metric(name, choice.metrics.get(precision, {})[name]) for name in names),
+            *(format_value(name, choice.metrics.get(precision, {})[name]) for name in names),
         )
         for precision, path in choice.graphs.items()
     ]

@@ -9,7 +9,7 @@ from pathlib import Path
 import onnx
 
 from functions.train.convert.converted_model import ConvertedModel
-from functions.train.export.onnx_export import strip_metadata
+from functions.train.export.graph_metadata import strip_metadata
 from pilotlight.errors import InvalidInputError, ModelRefusedError
 from pilotlight.runtime import onnx_header
 from pilotlight.runtime.session import open_session

@@ -9,8 +9,8 @@ from functions.train.convert.compared_examples import ComparedExamples, Measured
 from functions.train.convert.data_free_quantization import is_large_table_lookup
 from functions.train.evaluation.variant_choice import Gain, Loss, Quality, weigh_variant
 from functions.train.evaluation.variant_timing import measure_request_times
+from functions.train.export.candidate_search import CandidateSearch, QuantizationCandidate, build_failed_candidate
 from functions.train.export.quantizable_graph import CHANNEL_OPSET, get_opset, load_quantizable_graph
-from functions.train.export.quantization_search import CandidateSearch, QuantizationCandidate, build_failed_candidate
 from functions.train.export.quantize import QuantizationPlan
 from pilotlight.contracts.manifest import Precision
 from pilotlight.contracts.metric import METRICS

@@ -9,14 +9,16 @@ import importlib.util
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 import sklearn.base
-from torch import Tensor, nn
 
-from functions.train.convert import boosters, sklearn_pipeline, torch_module
+from functions.train.convert import boosters, sklearn_pipeline
 from functions.train.convert.converted_model import ConvertedModel
 from pilotlight.errors import InvalidInputError
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 
 def convert_python_object(location: str, name: str, target: Path) -> ConvertedModel:
@@ -26,7 +28,7 @@ def convert_python_object(location: str, name: str, target: Path) -> ConvertedMo
         module = import_source_module(location)
         attribute = getattr(module, name, None)
         estimator = isinstance(attribute, sklearn.base.BaseEstimator)
-        result = attribute if estimator or isinstance(attribute, nn.Module) or not callable(attribute) else attribute()
+        result = attribute if estimator or is_torch_module(attribute) or not callable(attribute) else attribute()
     except InvalidInputError:
         raise
     except SystemExit as exc:
@@ -42,12 +44,23 @@ def convert_python_object(location: str, name: str, target: Path) -> ConvertedMo
         return boosters.convert_loaded(booster, source_name, target)
     if isinstance(result, sklearn.base.BaseEstimator):
         return sklearn_pipeline.convert_estimator(result, source_name, target)
-    return torch_module.convert_module(*parse_module_and_inputs(result, source_name), source_name, target)
+    torch_model, inputs = parse_module_and_inputs(result, source_name)
+    from functions.train.convert import torch_module
+
+    return torch_module.convert_module(torch_model, inputs, source_name, target)
 
 
-def parse_module_and_inputs(result: Any, source_name: str) -> tuple[nn.Module, tuple[Tensor, ...]]:  # noqa: ANN401 - whatever came back
+def is_torch_module(candidate: object) -> "TypeGuard[nn.Module]":
+    """Return whether this is a module of torch, without importing it: whoever has made one has."""
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(candidate, torch.nn.Module)
+
+
+def parse_module_and_inputs(result: Any, source_name: str) -> "tuple[nn.Module, tuple[Tensor, ...]]":  # noqa: ANN401 - whatever came back
     """Return the module and its example inputs; a single tensor counts as one input."""
-    if isinstance(result, tuple) and len(result) == 2 and isinstance(result[0], nn.Module):
+    if isinstance(result, tuple) and len(result) == 2 and is_torch_module(result[0]):
+        from torch import Tensor
+
         inputs = (result[1],) if isinstance(result[1], Tensor) else result[1]
         if isinstance(inputs, Sequence) and inputs and all(isinstance(one, Tensor) for one in inputs):
             return result[0], tuple(inputs)

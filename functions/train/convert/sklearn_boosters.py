@@ -1,4 +1,4 @@
-"""Let skl2onnx convert estimators of XGBoost, LightGBM and CatBoost inside pipelines of scikit-learn.
+"""Let skl2onnx convert boosted trees inside pipelines: of XGBoost, LightGBM, CatBoost, and scikit-learn's histograms.
 
 They are registered when their library is imported already, which it is if a publisher's pipeline holds one. The nodes
 are those of `tree_ensemble`.
@@ -12,6 +12,7 @@ import numpy as np
 from onnx import NodeProto, helper, numpy_helper
 from skl2onnx import update_registered_converter
 from skl2onnx.common.data_types import FloatTensorType, Int64TensorType, StringTensorType
+from sklearn.pipeline import Pipeline
 
 from functions.train.convert import boosters, tree_ensemble
 from functions.train.convert.boosters import LoadedBooster
@@ -21,6 +22,7 @@ ESTIMATORS = {
     "xgboost": ("XGBClassifier", "XGBRegressor", "XGBRFClassifier", "XGBRFRegressor", "XGBRanker"),
     "lightgbm": ("LGBMClassifier", "LGBMRegressor", "LGBMRanker"),
     "catboost": ("CatBoostClassifier", "CatBoostRegressor", "CatBoostRanker"),
+    "sklearn.ensemble": ("HistGradientBoostingClassifier", "HistGradientBoostingRegressor"),
 }
 FLAGS = [True, False]
 CLASSIFIER_OPTIONS = {
@@ -43,6 +45,11 @@ def register_boosters() -> None:
             parser=None if not kind.__module__.startswith("catboost") else parse_catboost,
             options=CLASSIFIER_OPTIONS if is_classifier else None,
         )
+
+
+def holds_booster(estimator: Any) -> bool:  # noqa: ANN401 - scikit-learn ships no types
+    """Return whether it is a pipeline, which makes something of the columns, with boosted trees at its end."""
+    return isinstance(estimator, Pipeline) and isinstance(estimator.steps[-1][1], tuple(list_estimators()))
 
 
 def list_estimators() -> Iterator[type]:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from sklearn.compose import ColumnTransformer
 from sklearn.exceptions import NotFittedError
+from sklearn.impute import SimpleImputer
 from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import check_is_fitted
 
@@ -18,6 +19,18 @@ from pilotlight.errors import InvalidInputError
 
 TEXT_COLUMN = "text"  # of an estimator that takes a list of texts
 MAX_TEXT_WORDS = 8  # of a made-up text
+MAX_STOP_WORDS = 20  # of which made-up texts have some
+SEPARATORS = (" ", " ", ", ", "-")
+
+
+@dataclass(frozen=True)
+class TextGap:
+    """A part of an estimator that knows missing texts: its parameter, as the graph's empty texts need it."""
+
+    part: Any
+    parameter: str
+    converted: object
+    columns: Mapping[str, Any]  # what stands for a missing text, by column
 
 
 @dataclass(frozen=True)
@@ -30,6 +43,8 @@ class EstimatorColumns:
     selects_by_name: bool  # and selects them by name
     vocabularies: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # of columns with whole texts
     takes_texts: bool = False  # the estimator takes a list of texts, and no table
+    gaps: Mapping[str, Any] = field(default_factory=dict)  # what stands for no text, in columns where it is filled in
+    takes_double: bool = False  # the graph computes in float64, and not in float32
 
     @property
     def text_columns(self) -> list[str]:
@@ -48,17 +63,26 @@ class EstimatorColumns:
         normal = random.standard_normal((rows, len(self.names))).astype(np.float32)
         samples = {name: normal[:, place : place + 1] for place, name in enumerate(self.names)}
         for name, values in self.categories.items():
-            usable = [
-                value for value in values.tolist() if value == value and value is not None
-            ]  # NaN differs from itself
+            usable = [value for value in values.tolist() if not is_missing(value)]
             unknown = "" if name in self.text_columns else np.nan  # of a column that was empty in training
             chosen = random.choice(np.array(usable or [unknown], object), (rows, 1))
+            if name in self.gaps:
+                chosen[random.random(rows) < 0.2] = ""
             samples[name] = chosen if name in self.text_columns else chosen.astype(np.float32)
         for name, words in self.vocabularies.items():
-            lengths = random.integers(1, MAX_TEXT_WORDS, rows)
-            texts = [" ".join(random.choice(np.array([*words, "unheard"], object), length)) for length in lengths]
+            texts = [draw_text(random, [*words, "unheard"]) for _ in range(rows)]
             samples[name] = np.array(texts, object).reshape(rows, 1)
-        return samples
+        dtype = np.float64 if self.takes_double else np.float32
+        return {name: values if values.dtype == object else values.astype(dtype) for name, values in samples.items()}
+
+
+def draw_text(random: np.random.Generator, words: Sequence[str]) -> str:
+    """Draw a text of known words, as people write: some with a capital, or a comma behind them."""
+    chosen = [str(word) for word in random.choice(np.array(words, object), random.integers(1, MAX_TEXT_WORDS))]
+    marks = [SEPARATORS[place] for place in random.integers(0, len(SEPARATORS), len(chosen))]
+    capitals = random.random(len(chosen)) < 0.2
+    parts = (word.capitalize() if large else word for word, large in zip(chosen, capitals, strict=True))
+    return "".join(f"{part}{mark}" for part, mark in zip(parts, marks, strict=True)).strip(" ,-")
 
 
 def detect_columns(estimator: Any, source_name: str) -> EstimatorColumns:  # noqa: ANN401 - scikit-learn ships no types
@@ -89,7 +113,43 @@ def detect_columns(estimator: Any, source_name: str) -> EstimatorColumns:  # noq
         fitted_on_frame=fitted_on_frame,
         selects_by_name=fitted_on_frame and has_column_transformer(estimator),
         vocabularies=collect_vocabularies(estimator, names, source_name),
+        gaps={name: value for place in find_text_gaps(estimator, names) for name, value in place.columns.items()},
     )
+
+
+def is_dropped(part: object) -> bool:
+    """Return whether a ColumnTransformer's part drops its columns."""
+    return isinstance(part, str) and part == "drop"
+
+
+def find_text_gaps(estimator: Any, names: Sequence[str]) -> list[TextGap]:  # noqa: ANN401
+    """Find the imputers and encoders that are the first to see texts, and know missing ones."""
+    first = get_first_part(estimator)
+    if isinstance(first, ColumnTransformer):
+        return [
+            found
+            for _, part, which in first.transformers_
+            if not is_dropped(part)
+            for found in find_text_gaps(part, resolve_columns(which, names))
+        ]
+    if isinstance(first, SimpleImputer) and np.asarray(first.statistics_).dtype.kind in "OSU":
+        return [TextGap(first, "missing_values", "", dict.fromkeys(names, first.missing_values))]
+    categories = getattr(first, "categories_", [])
+    if len(categories) != len(names) or not all(values.dtype.kind in "OSU" for values in categories):
+        return []
+    gaps = {
+        name: value
+        for name, values in zip(names, categories, strict=True)
+        for value in values.tolist()
+        if is_missing(value)
+    }
+    filled = [np.array(["" if is_missing(each) else each for each in values], object) for values in categories]
+    return [TextGap(first, "categories_", filled, gaps)] if gaps else []
+
+
+def is_missing(value: Any) -> bool:  # noqa: ANN401 - a category
+    """Return whether a category is that of a missing text; NaN differs from itself."""
+    return value is None or value != value
 
 
 def is_text_vectorizer(part: object) -> bool:
@@ -110,14 +170,16 @@ def list_text_vectorizers(estimator: Any) -> list[Any]:  # noqa: ANN401
 
 
 def get_vocabulary(vectorizer: Any, source_name: str) -> tuple[str, ...]:  # noqa: ANN401
-    """Return the words that a vectorizer has learnt."""
+    """Return what made-up texts consist of: learnt words, those that are left out, and pairs with one in between."""
     words = getattr(vectorizer, "vocabulary_", None)
     if not words:
         raise InvalidInputError(
             f"{source_name} holds a {type(vectorizer).__name__}, which has no vocabulary; a TfidfVectorizer or a "
             "CountVectorizer can be published."
         )
-    return tuple(sorted(words))
+    stop_words = sorted(vectorizer.get_stop_words() or ())[:MAX_STOP_WORDS]
+    pairs = [word.replace(" ", f" {stop} ") for stop in stop_words[:1] for word in words if " " in word]
+    return (*sorted(words), *stop_words, *pairs)
 
 
 def collect_vocabularies(

@@ -1,7 +1,8 @@
 """Convert a fitted scikit-learn estimator or pipeline over a table of numbers and text, using skl2onnx."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,21 +10,22 @@ import numpy as np
 import onnx
 import sklearn.base
 from skl2onnx import _supported_operators, to_onnx
-from skl2onnx.common import tree_ensemble
-from skl2onnx.common.data_types import FloatTensorType, StringTensorType
+from skl2onnx.common.data_types import DoubleTensorType, FloatTensorType, StringTensorType
+from sklearn.preprocessing import KBinsDiscretizer
 
 from functions.train.convert import sklearn_boosters
 from functions.train.convert.converted_model import ConvertedModel, measure_parity
 from functions.train.convert.sklearn_columns import (
     EstimatorColumns,
     detect_columns,
+    find_text_gaps,
     get_sub_estimators,
     list_text_vectorizers,
     remove_idle_steps,
 )
 from functions.train.data import Array
 from functions.train.errors import ParityError
-from functions.train.export.onnx_export import strip_metadata
+from functions.train.export.graph_metadata import strip_metadata
 from pilotlight.contracts.manifest import ExportParity
 from pilotlight.contracts.processing import (
     ClassificationPostprocessing,
@@ -47,12 +49,37 @@ INPUT_NAME, SCORES_NAME, NUMBERS_NAME = "features", "probabilities_of_classes", 
 
 
 def convert_estimator(estimator: Any, source_name: str, target: Path) -> ConvertedModel:  # noqa: ANN401 - scikit-learn ships no types
-    """Convert the estimator: a classifier's graph outputs the probabilities of its classes, any other its numbers."""
-    estimator = remove_idle_steps(estimator)
+    """Convert the estimator: a classifier's graph outputs the probabilities of its classes, any other its numbers.
+
+    What comes before boosted trees is computed in float64 if that can be converted: their thresholds are values of the
+    training, which another rounding takes to the other side.
+    """
+    estimator = remove_idle_steps(get_best_estimator(estimator))
     input_columns = detect_columns(estimator, source_name)
+    if sklearn_boosters.holds_booster(estimator):
+        with suppress(InvalidInputError, ParityError):
+            return convert_columns(estimator, replace(input_columns, takes_double=True), source_name, target)
+    return convert_columns(estimator, input_columns, source_name, target)
+
+
+def get_best_estimator(estimator: Any) -> Any:  # noqa: ANN401 - scikit-learn ships no types
+    """Return what a search over parameters has fitted in the end, which answers for it; any other as it is."""
+    return getattr(estimator, "best_estimator_", estimator)
+
+
+def convert_columns(
+    estimator: Any,  # noqa: ANN401 - scikit-learn ships no types
+    input_columns: EstimatorColumns,
+    source_name: str,
+    target: Path,
+) -> ConvertedModel:
+    """Convert the estimator over columns of float32 or float64."""
     is_classifier = sklearn.base.is_classifier(estimator)
     if is_classifier and not hasattr(estimator, "predict_proba"):
-        raise InvalidInputError(f"{source_name} has no predict_proba; a classifier is served with its probabilities.")
+        raise InvalidInputError(
+            f"{source_name} has no predict_proba; a classifier is served with its probabilities: fit it within a "
+            "CalibratedClassifierCV."
+        )
     rows = build_random_feed(input_columns, PARITY_ROWS)
     if is_classifier:
         check_single_target(estimator, input_columns, rows, source_name)
@@ -99,7 +126,7 @@ def measure_estimator_parity(
         reason = (
             "splits texts otherwise than scikit-learn"
             if has_texts
-            else ("computes in float32 where scikit-learn takes float64")
+            else "computes in float32 where scikit-learn takes float64, or leaves out a setting of it"
         )
         raise ParityError(f"{source_name}: {exc} skl2onnx {reason}.") from exc
     except ModelRefusedError as exc:
@@ -139,7 +166,7 @@ def convert_to_onnx(
             "estimators in its place, or publish a torch module that computes the same."
         )
     try:
-        with patch_tree_converter(), unflatten_voting(estimator):
+        with set_convertible_parameters(estimator, input_columns.names):
             graph = to_onnx(
                 estimator,
                 initial_types=get_input_types(input_columns),
@@ -198,40 +225,45 @@ def choose_output_name(input_columns: EstimatorColumns, *, is_classifier: bool) 
 
 
 @contextmanager
-def patch_tree_converter() -> Iterator[None]:
-    """Patch skl2onnx 1.20.0 to convert histogram gradient boosting: it passes a bool where onnx needs a number."""
-    original = tree_ensemble.add_node
-
-    def add_node(*words: Any, nodes_missing_value_tracks_true: object = 0, **more: Any) -> None:  # noqa: ANN401
-        original(*words, nodes_missing_value_tracks_true=int(bool(nodes_missing_value_tracks_true)), **more)
-
-    tree_ensemble.add_node = add_node
+def set_convertible_parameters(estimator: Any, names: Sequence[str]) -> Iterator[None]:  # noqa: ANN401 - no types
+    """Set parameters as skl2onnx wants them, for a while; what the graph answers does not depend on them."""
+    changes = list(list_convertible_parameters(estimator, names))
+    before = [(part, name, getattr(part, name)) for part, name, _ in changes]
+    for part, name, value in changes:
+        setattr(part, name, value)
     try:
         yield
     finally:
-        tree_ensemble.add_node = original
+        for part, name, value in before:
+            setattr(part, name, value)
 
 
-@contextmanager
-def unflatten_voting(estimator: Any) -> Iterator[None]:  # noqa: ANN401 - scikit-learn ships no types
-    """Set `flatten_transform` of voting classifiers as skl2onnx wants it; their predictions do not depend on it."""
-    parts = [part for part in (estimator, *get_sub_estimators(estimator)) if hasattr(part, "flatten_transform")]
-    before = [part.flatten_transform for part in parts]
-    for part in parts:
-        part.flatten_transform = False
-    try:
-        yield
-    finally:
-        for part, value in zip(parts, before, strict=True):
-            part.flatten_transform = value
+def list_convertible_parameters(estimator: Any, names: Sequence[str]) -> Iterator[tuple[Any, str, object]]:  # noqa: ANN401
+    """List parts of an estimator with a parameter and its value for skl2onnx, which knows no sparse output.
+
+    A missing text is an empty one for the graph.
+    """
+    for place in find_text_gaps(estimator, names):
+        yield place.part, place.parameter, place.converted
+    for part in list_parts(estimator):
+        if hasattr(part, "flatten_transform"):
+            yield part, "flatten_transform", False
+        if isinstance(part, KBinsDiscretizer) and part.encode == "onehot":
+            yield part, "encode", "onehot-dense"
+
+
+def list_parts(estimator: Any) -> list[Any]:  # noqa: ANN401 - scikit-learn ships no types
+    """List an estimator and all that it consists of."""
+    return [estimator, *(inner for part in get_sub_estimators(estimator) for inner in list_parts(part))]
 
 
 def get_input_types(input_columns: EstimatorColumns) -> list[tuple[str, Any]]:
     """Return the graph's input types for skl2onnx, [None, 1] by column or [None, width]."""
+    numbers = DoubleTensorType if input_columns.takes_double else FloatTensorType
     if not input_columns.has_separate_inputs:
-        return [(INPUT_NAME, FloatTensorType([None, len(input_columns.names)]))]
+        return [(INPUT_NAME, numbers([None, len(input_columns.names)]))]
     texts = set(input_columns.text_columns)
-    return [(name, (StringTensorType if name in texts else FloatTensorType)([None, 1])) for name in input_columns.names]
+    return [(name, (StringTensorType if name in texts else numbers)([None, 1])) for name in input_columns.names]
 
 
 def shorten_message(error: Exception) -> str:
@@ -296,12 +328,19 @@ def call_estimator(method: Callable[[Any], Any], input_columns: EstimatorColumns
         ) from exc
 
 
+def restore_gaps(values: Array, gaps: Mapping[str, Any], name: str) -> Array:
+    """Put into a column, in place of empty texts, what its imputer takes for a missing one."""
+    if name not in gaps:
+        return values
+    return np.array([gaps[name] if value == "" else value for value in values], object)
+
+
 def build_rows(input_columns: EstimatorColumns, feed: Feeds) -> Any:  # noqa: ANN401 - a DataFrame where columns have names
     """Build the rows as the estimator was fitted on them: numbers in float64, as most are."""
     if input_columns.takes_texts:
         return feed[input_columns.names[0]].ravel()
     columns = (
-        [feed[name].ravel() for name in input_columns.names]
+        [restore_gaps(feed[name].ravel(), input_columns.gaps, name) for name in input_columns.names]
         if input_columns.has_separate_inputs
         else list(feed[INPUT_NAME].astype(np.float64).T)
     )
@@ -317,4 +356,5 @@ def build_rows(input_columns: EstimatorColumns, feed: Feeds) -> Any:  # noqa: AN
             "with its graph on such a table; run pip install pandas."
         ) from exc
 
-    return pandas.DataFrame(dict(zip(input_columns.names, columns, strict=True)))
+    pairs = zip(input_columns.names, columns, strict=True)
+    return pandas.DataFrame({name: pandas.Series(values, dtype=values.dtype) for name, values in pairs})

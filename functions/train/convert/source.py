@@ -1,17 +1,15 @@
-"""Choose the converter for PATH. Each converter's dependencies are imported only when it is used."""
+"""Choose the converter for PATH. Each converter's dependencies are imported only when it is used.
+
+`pilotlight.cli.file_format` has refused before what nothing converts.
+"""
 
 import re
 from pathlib import Path
 
 from functions.train.convert.converted_model import ConvertedModel
 from pilotlight.errors import InvalidInputError
-from pilotlight.runtime import booster_format, tensorflow_format
+from pilotlight.runtime import booster_format
 
-PICKLE_SUFFIXES = {".pkl", ".pickle", ".joblib", ".pt", ".pth", ".bin", ".ckpt"}
-SUPPORTED_SOURCES = (
-    "an ONNX file, a Hugging Face checkpoint folder with safetensors, a Triton model, a .pt2 file, a file that "
-    "XGBoost, LightGBM or CatBoost saved, or file.py:NAME"
-)
 PYTHON_OBJECT = re.compile(r"(?P<where>.+\.py|[\w.]+):(?P<name>\w+)")  # file.py:name or package.module:name
 
 
@@ -24,12 +22,15 @@ def convert_source(path: Path, target: Path, task: str | None) -> ConvertedModel
         return python_object.convert_python_object(match["where"], match["name"], target)
     if not path.exists():
         raise InvalidInputError(f"Cannot read {path}: there is no such file or folder.")
-    tensorflow_format.refuse_tensorflow(path)
-    return convert_folder(path, target, task) if path.is_dir() else convert_file(path, target)
+    if path.is_dir():
+        from functions.train.convert import hf_checkpoint
+
+        return hf_checkpoint.convert_checkpoint(path, target, task)
+    return convert_file(path, target)
 
 
 def convert_file(path: Path, target: Path) -> ConvertedModel:
-    """Convert a file by its suffix."""
+    """Convert a file by its suffix or its first bytes; what is of no known kind is read as a graph."""
     if path.suffix == ".pt2":
         from functions.train.convert import torch_module
 
@@ -39,22 +40,6 @@ def convert_file(path: Path, target: Path) -> ConvertedModel:
         from functions.train.convert import boosters
 
         return boosters.convert_booster_file(path, booster, target)
-    if path.suffix in PICKLE_SUFFIXES:
-        raise InvalidInputError(
-            f"{path} may hold a pickle, which runs whatever code its author put into it, and is not opened; "
-            f"bring {SUPPORTED_SOURCES}."
-        )
-    if path.suffix == ".skops":
-        raise InvalidInputError(f"{path} is not read; bring file.py:NAME, a function that loads it with skops.")
     from functions.train.convert import onnx_file
 
     return onnx_file.convert_onnx_file(path, target)
-
-
-def convert_folder(path: Path, target: Path, task: str | None) -> ConvertedModel:
-    """Convert a folder, which must be a checkpoint: folders with a graph are handled earlier."""
-    if not (path / "config.json").is_file():
-        raise InvalidInputError(f"{path} holds neither an ONNX graph nor a config.json; bring {SUPPORTED_SOURCES}.")
-    from functions.train.convert import hf_checkpoint
-
-    return hf_checkpoint.convert_checkpoint(path, target, task)

@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from functions.train.convert.converted_model import ConvertedModel, measure_parity
 from functions.train.data import Array
 from functions.train.errors import ExportError
-from functions.train.export.onnx_export import format_root_cause, silence_exporter, strip_metadata
+from functions.train.export.graph_metadata import strip_metadata
+from functions.train.export.onnx_export import format_root_cause, silence_exporter
 from pilotlight.errors import InvalidInputError
 from pilotlight.runtime.golden_recorder import Feeds
 from pilotlight.runtime.session import open_session

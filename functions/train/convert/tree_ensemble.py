@@ -17,8 +17,11 @@ from functions.train.data import Array
 
 Test = Literal["BRANCH_LT", "BRANCH_LEQ", "BRANCH_GT", "BRANCH_EQ"]
 # From margins to answers: each of them alone, or all of a row together.
-Link = Literal["identity", "sigmoid", "softmax", "exp", "signed_square", "softplus", "positive"]
+Link = Literal[
+    "identity", "sigmoid", "softmax", "exp", "signed_square", "softplus", "positive", "mean_variance"
+]  # fmt: skip
 SMALLEST = 1e-30  # of values in made-up rows; LightGBM reads 1e-35 as 0
+LARGEST = 1e37  # of thresholds that made-up rows lie beside: larger ones divide numbers from gaps
 ML_DOMAIN = "ai.onnx.ml"
 OPSETS = {"": 18, ML_DOMAIN: 3}
 
@@ -58,6 +61,7 @@ class TreeEnsemble:
     takes_double: bool = False  # the library compares in float64
     linear: Array | None = None  # weights [features, targets] instead of trees
     categories: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # by feature, where the library knows them
+    gap: float | None = None  # a number that stands for no value, beside NaN
 
     @property
     def targets(self) -> int:
@@ -121,16 +125,49 @@ def build_link(link: Link, source: str, target: str, prefix: str) -> list[NodePr
         made = node("Constant", [], [zero], value=numpy_helper.from_array(np.zeros(1, np.float32)))
         above = f"{prefix}above"
         return [made, node("Greater", [source, zero], [above]), node("Cast", [above], [target], to=TensorProto.FLOAT)]
+    if link == "mean_variance":
+        return build_mean_and_variance(source, target, prefix)
     if link == "softmax":
         return [node("Softmax", [source], [target], axis=1)]
     names = {"identity": "Identity", "sigmoid": "Sigmoid", "exp": "Exp", "softplus": "Softplus"}
     return [node(names[link], [source], [target])]
 
 
+def build_mean_and_variance(source: str, target: str, prefix: str) -> list[NodeProto]:
+    """Build the nodes from a mean and the logarithm of a deviation to the mean and the variance."""
+    mean, spread, doubled, variance = (f"{prefix}{word}" for word in ("mean", "spread", "doubled", "variance"))
+    return [
+        helper.make_node("Split", [source], [mean, spread], axis=1, num_outputs=2),
+        helper.make_node("Add", [spread, spread], [doubled]),
+        helper.make_node("Exp", [doubled], [variance]),
+        helper.make_node("Concat", [mean, variance], [target], axis=1),
+    ]
+
+
+def build_gaps(ensemble: TreeEnsemble, source: str, prefix: str) -> tuple[str, list[NodeProto], list[TensorProto]]:
+    """Build the nodes that make NaN of the number that stands for no value; return the name of the features then."""
+    if ensemble.gap is None:
+        return source, [], []
+    names = gap, nothing, found, features = [f"{prefix}{word}" for word in ("gap", "no_value", "is_gap", "with_gaps")]
+    values = zip((ensemble.gap, np.nan), names[:2], strict=True)
+    constants = [numpy_helper.from_array(np.array(value, ensemble.dtype), name) for value, name in values]
+    equal = helper.make_node("Equal", [source, gap], [found])
+    return features, [equal, helper.make_node("Where", [found, nothing, source], [features])], constants
+
+
 def build_margins(
     ensemble: TreeEnsemble, input_name: str, target: str, prefix: str
 ) -> tuple[list[NodeProto], list[TensorProto]]:
     """Build the nodes from features to margins."""
+    features, nodes, constants = build_gaps(ensemble, input_name, prefix)
+    inner, inner_constants = build_sums(ensemble, features, target, prefix)
+    return [*nodes, *inner], [*constants, *inner_constants]
+
+
+def build_sums(
+    ensemble: TreeEnsemble, input_name: str, target: str, prefix: str
+) -> tuple[list[NodeProto], list[TensorProto]]:
+    """Build the nodes of the trees or the weights."""
     if ensemble.linear is not None:
         constants = [
             numpy_helper.from_array(ensemble.linear.astype(np.float32), f"{prefix}weights"),
@@ -195,7 +232,7 @@ def append_membership(
     nodes: list[Branch | Leaf],
     place: int,
     feature: int,
-    members: Sequence[int],
+    members: Sequence[float],
     inside: int,
     outside: int,
     *,
@@ -214,7 +251,7 @@ def draw_rows(ensemble: TreeEnsemble, count: int, *, with_gaps: bool = True) -> 
     random = np.random.default_rng(0)
     rows = random.standard_normal((count, len(ensemble.features)))
     for feature, tests in collect_tests(ensemble).items():
-        values = np.array([value for value, _ in tests])
+        values = np.array([value for value, _ in tests if abs(value) < LARGEST] or [0.0])
         spread = max(float(np.ptp(values)), float(np.abs(values).max()), 1e-6)
         chosen = random.choice(values, count)
         if tests[0][1] == "BRANCH_EQ":
@@ -224,6 +261,8 @@ def draw_rows(ensemble: TreeEnsemble, count: int, *, with_gaps: bool = True) -> 
         rows[:, feature] = np.where(np.abs(chosen) < SMALLEST, 0.0, chosen)
     if with_gaps:
         rows[random.random(rows.shape) < 0.1] = np.nan
+        if ensemble.gap is not None:
+            rows[random.random(rows.shape) < 0.1] = ensemble.gap
     return np.asarray(rows.astype(np.float32), ensemble.dtype)
 
 

@@ -18,7 +18,7 @@ from functions.train.convert.published_search import PublishedSearch, build_qual
 from functions.train.convert.quantizer_process import QuantizerProcess
 from functions.train.convert.right_answers import RightAnswers, Unjudged, interpret_answers
 from functions.train.errors import QuantizationError
-from functions.train.evaluation.totals import Score
+from functions.train.evaluation.score import Score
 from functions.train.evaluation.variant_choice import weigh_named_variant, weigh_variant
 from functions.train.evaluation.variant_report import (
     VariantMeasurement,
@@ -28,12 +28,12 @@ from functions.train.evaluation.variant_report import (
     summarize_variants,
 )
 from functions.train.evaluation.variant_timing import measure_request_times
+from functions.train.export.candidate_search import QuantizationCandidate, select_best_candidate
 from functions.train.export.quantizable_graph import (
     find_quantized_operators,
     get_quantized_precision,
     load_quantizable_graph,
 )
-from functions.train.export.quantization_search import QuantizationCandidate, select_best_candidate
 from pilotlight.contracts.codec import encode_document
 from pilotlight.contracts.manifest import EvaluationSet, Precision
 from pilotlight.contracts.metric import METRICS

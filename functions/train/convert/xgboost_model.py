@@ -53,7 +53,7 @@ def read_learner(learner: Document, source_name: str) -> TreeEnsemble:
     is_linear = booster["name"] == "gblinear"
     if is_linear:
         weights = np.array(booster["model"]["weights"], np.float64).reshape(width + 1, targets)
-        base, linear = tuple(np.add(base, weights[-1]).tolist()), weights[:-1]
+        base, linear = tuple(np.add(base[0], weights[-1]).tolist()), weights[:-1]  # it adds the first to all of them
     return TreeEnsemble(
         trees=[] if is_linear else read_trees(booster, learner.get("attributes", {}), source_name),
         features=names,

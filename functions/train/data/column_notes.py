@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from functions.train.data import Array
-from functions.train.data.target import is_numeric_text
+from functions.train.data.target import is_numeric_text, loses_digits
 
 MAX_NAMED = 10  # columns that a line names
 MIN_NUMBERED_ROWS = 20  # rows from which on different whole numbers in each look like an index
@@ -61,6 +61,25 @@ def describe_category(name: str, words: Sequence[str]) -> str:
     """Describe a column of categories that look like something else; empty for others."""
     found = explain_texts(words)
     return f"column {name!r} is taken as {len(words):,} categories, and holds {found}" if found else ""
+
+
+def describe_unlearned(name: str, words: Sequence[str]) -> str:
+    """Describe categories that no training example has."""
+    return (
+        f"column {name!r}: {len(words):,} categories that no training example has ({format_names(words)}) are unknown "
+        "to the model, in the scores too"
+    )
+
+
+def describe_lost_digits(name: str, values: Array) -> str:
+    """Describe a column of numbers that differ by less than the graph's float32 tells apart; empty for others."""
+    if not loses_digits(values):
+        return ""
+    least = np.nanmin(values[np.isfinite(values)])
+    return (
+        f"column {name!r} has more digits than the 24 bits that a model computes with, so that most of its values are "
+        f"the same to it; subtract a constant, such as {least:.17g}"
+    )
 
 
 def describe_identifier(name: str, values: Array) -> str:

@@ -13,6 +13,7 @@ from torch import nn
 
 from functions.train.data import Array
 
+NO_CATEGORY = -1.0  # an index that gives only zeros
 Categories = Sequence[Sequence[str]]  # of each column; a column of numbers has none
 
 

@@ -12,6 +12,7 @@ from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 from urllib.parse import unquote, urlsplit
 
+from functions.train.data.shared_downloads import SharedDownloads
 from pilotlight.contracts.home_folder import expand_home
 from pilotlight.errors import InvalidInputError, NotFoundError, StoreError
 from pilotlight.storage.download import download_object
@@ -45,6 +46,19 @@ class DataFile:
         with TemporaryDirectory(prefix="pilotlight-data-") as folder:
             path = Path(folder, PurePosixPath(self.name).name)
             fetch_object(self.store, str(self.location), path)
+            yield path
+
+    @contextmanager
+    def shared_path(self) -> Iterator[Path]:
+        """Provide the file as `local_path` does, downloaded once for all processes of this machine that need it."""
+        store, shared = self.store, SharedDownloads.find()
+        if store is None or shared is None:
+            with self.local_path() as path:
+                yield path
+            return
+        with TemporaryDirectory(prefix="pilotlight-data-", dir=shared.folder.parent) as folder:
+            path, key = Path(folder, PurePosixPath(self.name).name), str(self.location)
+            shared.fetch(f"{store.url}/{key}", path, lambda target: fetch_object(store, key, target))
             yield path
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from functions.train.data import Array
 from functions.train.data.dataset import Dataset
 from functions.train.data.split import Splits, assign_strata
-from functions.train.evaluation.metrics import format_metric
+from pilotlight.contracts.metric import format_value
 from pilotlight.errors import InvalidInputError
 from pilotlight.recipes.data_schema import SplitFractions
 
@@ -34,7 +34,7 @@ class FoldScores:
         return stdev(self.values)
 
     def __str__(self) -> str:
-        mean, sd = (format_metric(self.metric, value) for value in (self.mean, self.standard_deviation))
+        mean, sd = (format_value(self.metric, value) for value in (self.mean, self.standard_deviation))
         return f"{self.metric} {mean} over {len(self.values)} folds, standard deviation {sd}"
 
 

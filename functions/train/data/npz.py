@@ -85,4 +85,14 @@ def convert_input_array(inputs: Array, file_name: str, array_name: str) -> Array
         raise InvalidInputError(
             f"{file_name}: {array_name!r} is {inputs.shape}; images are (N, channels, height, width)."
         )
-    return inputs if inputs.ndim == 4 and inputs.dtype == np.uint8 else inputs.astype(np.float32)
+    if inputs.ndim == 4 and inputs.dtype == np.uint8:
+        return inputs
+    with np.errstate(over="ignore"):
+        converted = inputs.astype(np.float32)
+    if inputs.dtype.kind == "f" and (large := np.isinf(converted) & np.isfinite(inputs)).any():
+        row = int(np.argwhere(large)[0][0])
+        raise InvalidInputError(
+            f"{file_name}, row {row + 1}: {array_name!r} holds {inputs[large][0]:g}, beyond what float32 can; take "
+            "another unit, or its logarithm."
+        )
+    return converted

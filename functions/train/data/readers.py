@@ -10,7 +10,12 @@ import numpy as np
 
 from functions.train.data import Array, image_folders, npz, tabular_files
 from functions.train.data.cleaning import CleaningReport, clean_table, find_clean_rows, find_unique_examples
-from functions.train.data.column_notes import describe_category, describe_columns, describe_identifier
+from functions.train.data.column_notes import (
+    describe_category,
+    describe_columns,
+    describe_identifier,
+    describe_lost_digits,
+)
 from functions.train.data.dataset import Dataset
 from functions.train.data.files import DataFile, DataRoot, find_files
 from functions.train.data.pixels import Inputs, MemoryPixels
@@ -22,12 +27,14 @@ from pilotlight.recipes.data_schema import UserDataOptions
 EXTENSIONS = {
     "csv": (".csv", ".tsv", ".csv.gz", ".tsv.gz"),
     "parquet": (".parquet",),
+    "jsonl": (".jsonl", ".ndjson", ".jsonl.gz", ".ndjson.gz"),
     "npz": (".npz",),
     "images": image_folders.EXTENSIONS,
 }
 TABLE_READERS: Mapping[str, Callable[[Path, str, UserDataOptions], Any]] = {
     "csv": tabular_files.read_csv,
     "parquet": tabular_files.read_parquet,
+    "jsonl": tabular_files.read_json_lines,
 }
 
 
@@ -69,10 +76,10 @@ def read_tables(files: Sequence[DataFile], sets: Sequence[int], options: UserDat
     """Read the tables of all files, and concatenate them."""
     parts = []
     for file in files:
-        with file.local_path() as path:
+        with file.shared_path() as path:
             parts.append(TABLE_READERS[options.file_format](path, file.name, options))
     whole, origin = tabular_files.join_tables(parts, [file.name for file in files])
-    whole, numbering = tabular_files.drop_row_numbers(whole, options, files[0].name)
+    whole, numbering = tabular_files.drop_row_numbers(whole, options, origin)
     features = tabular_files.select_feature_columns(whole.column_names, options, files[0].name)
     notes = [f"left out the index in column {name!r}" for name in numbering]
     known = np.repeat(sets, origin.row_counts)
@@ -84,6 +91,9 @@ def read_tables(files: Sequence[DataFile], sets: Sequence[int], options: UserDat
             raise InvalidInputError(f"{options.name}: the target {options.target!r} is missing in every row.")
     columns = [tabular_files.read_feature_column(whole, name, origin) for name in features]
     notes += [describe_category(name, words) for name, (_, words) in zip(features, columns, strict=True) if words]
+    notes += [
+        describe_lost_digits(name, one) for name, (one, words) in zip(features, columns, strict=True) if not words
+    ]
     notes += [describe_identifier(name, one) for name, (one, words) in zip(features, columns, strict=True) if not words]
     targets = tabular_files.read_target_column(whole, str(options.target), origin)
     inputs = np.stack([column for column, _ in columns], axis=1)
@@ -106,7 +116,7 @@ def read_arrays(files: Sequence[DataFile], sets: Sequence[int], options: UserDat
     """Read the arrays of all files, and concatenate them; their columns or channels are named by numbers."""
     parts = []
     for file in files:
-        with file.local_path() as path:
+        with file.shared_path() as path:
             parts.append(npz.read_npz(path, file.name, options))
         if parts[-1][0].shape[1:] != parts[0][0].shape[1:]:
             shapes = f"{parts[-1][0].shape[1:]}, and those of {files[0].name} {parts[0][0].shape[1:]}"

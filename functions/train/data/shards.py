@@ -36,6 +36,7 @@ class ShardRows:
     row_count: int
     features: tuple[str, ...]
     sha256: str
+    notes: tuple[str, ...] = ()  # what was decided without being asked
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,7 +58,7 @@ def load_shard(shard: Shard, options: UserDataOptions) -> ShardRows:
     """Load a shard again; `StoreError` when it is gone or its hash differs, also in the third attempt."""
     for attempt in range(ATTEMPTS):
         time.sleep(PAUSE_S * attempt)
-        with suppress(OSError), shard.file.local_path() as path:
+        with suppress(OSError), shard.file.shared_path() as path:
             if compute_file_sha256(path) == shard.sha256:
                 return parse_shard(path, shard.file.name, options, shard.sha256)
     raise StoreError(f"The shard {shard.file.name} is not what it was when this run first read it; start a new run.")
@@ -65,7 +66,7 @@ def load_shard(shard: Shard, options: UserDataOptions) -> ShardRows:
 
 def read_new_shard(file: DataFile, options: UserDataOptions) -> ShardRows:
     """Read a shard for the first time."""
-    with file.local_path() as path:
+    with file.shared_path() as path:
         return parse_shard(path, file.name, options, compute_file_sha256(path))
 
 
@@ -77,12 +78,13 @@ def compute_file_sha256(path: Path) -> str:
 
 def parse_shard(path: Path, file_name: str, options: UserDataOptions, sha256: str) -> ShardRows:
     """Parse the examples of a file on disk."""
+    notes: tuple[str, ...] = ()
     if options.file_format == "npz":
         inputs, targets = npz.read_npz(path, file_name, options)
         inputs = inputs.astype(np.float32, copy=False)
         features = tuple(f"x{number}" for number in range(inputs.shape[1]))
     else:
-        inputs, targets, features = read_table_rows(path, file_name, options)
+        inputs, targets, features, notes = read_table_rows(path, file_name, options)
     finite = np.isfinite(inputs)
     inputs = inputs if finite.all() else np.where(finite, inputs, np.float32(np.nan))
     whole = finite.reshape(len(inputs), -1).all(axis=1)
@@ -91,14 +93,20 @@ def parse_shard(path: Path, file_name: str, options: UserDataOptions, sha256: st
     kept = np.arange(len(inputs)) if options.missing != "drop" else np.flatnonzero(whole)
     if len(kept) < len(inputs):
         inputs, targets = inputs[kept], targets[kept]
-    return ShardRows(inputs, targets, kept, len(finite), features, sha256)
+    return ShardRows(inputs, targets, kept, len(finite), features, sha256, notes)
 
 
-def read_table_rows(path: Path, file_name: str, options: UserDataOptions) -> tuple[Array, Array, tuple[str, ...]]:
-    """Read the columns and targets of a table; columns of text are refused, since their categories span all files."""
+def read_table_rows(
+    path: Path, file_name: str, options: UserDataOptions
+) -> tuple[Array, Array, tuple[str, ...], tuple[str, ...]]:
+    """Read the columns, targets, column names and notes of a table.
+
+    Columns of text are refused, since their categories span all files.
+    """
     whole, origin = tabular_files.join_tables(
         [TABLE_READERS[options.file_format](path, file_name, options)], [file_name]
     )
+    whole, numbering = tabular_files.drop_row_numbers(whole, options, origin)
     features = tabular_files.select_feature_columns(whole.column_names, options, file_name)
     columns = [tabular_files.read_feature_column(whole, word, origin) for word in features]
     for word, (_, categories) in zip(features, columns, strict=True):
@@ -108,7 +116,8 @@ def read_table_rows(path: Path, file_name: str, options: UserDataOptions) -> tup
                 "name it under data.drop, or encode it as numbers."
             )
     inputs = np.stack([column.astype(np.float32) for column, _ in columns], axis=1)
-    return inputs, tabular_files.read_target_column(whole, str(options.target), origin), features
+    targets = tabular_files.read_target_column(whole, str(options.target), origin)
+    return inputs, targets, features, tuple(f"left out the index in column {name!r}" for name in numbering)
 
 
 def assign_splits(first_example: int, count: int, options: UserDataOptions) -> Array:

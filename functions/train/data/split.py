@@ -8,7 +8,9 @@ from typing import NoReturn
 import numpy as np
 
 from functions.train.data import Array
+from functions.train.data.column_notes import describe_unlearned
 from functions.train.data.dataset import Dataset
+from functions.train.data.encoding import NO_CATEGORY
 from functions.train.data.split_keys import (
     OPEN,
     SETS,
@@ -49,6 +51,7 @@ def split_dataset(dataset: Dataset, options: BuiltinDataOptions | UserDataOption
     assigned = assign_sets(dataset, options, rng)
     train, validation, test = (np.flatnonzero(assigned == number) for number in range(len(SETS)))
     dataset = replace(dataset, notes=(*dataset.notes, *describe_split(dataset, assigned)))
+    check_own_files(assigned, options)
     check_split(dataset, {"train": train, "validation": validation, "test": test}, find_sets_to_check(options))
     size = min(DEFAULT_CALIBRATION_EXAMPLES, len(train)) if options.calibration is None else options.calibration
     if size > len(train):
@@ -56,8 +59,39 @@ def split_dataset(dataset: Dataset, options: BuiltinDataOptions | UserDataOption
             f"data.calibration is {size}; there are {len(train)} training examples to take it from."
         )
     calibration = np.sort(rng.permutation(train)[:size])
-    take, sha256 = dataset.select, hash_assignment(dataset, assigned)
+    sha256 = hash_assignment(dataset, assigned)
+    take = (forget_unlearned_categories(dataset, train, options) if dataset.categories else dataset).select
     return Splits(take(train), take(validation), take(test), take(calibration), sha256)
+
+
+def check_own_files(assigned: Array, options: BuiltinDataOptions | UserDataOptions) -> None:
+    """Refuse files of a set's own of which cleaning has left nothing."""
+    for name in options.own_paths if isinstance(options, UserDataOptions) else ():
+        if not (assigned == SETS.index(name)).any():
+            raise InvalidInputError(
+                f"No example of data.{name} is left: what lacks a value or repeats an earlier one, as of data.path, is "
+                "left out; a set that judges needs examples that are not learned from."
+            )
+
+
+def forget_unlearned_categories(
+    dataset: Dataset, train: Array, options: BuiltinDataOptions | UserDataOptions
+) -> Dataset:
+    """Make the categories that no training example has what they are to the served model: unknown ones."""
+    unknown = options.unknown if isinstance(options, UserDataOptions) else "missing"
+    code = np.nan if unknown == "missing" and dataset.missing != "drop" else NO_CATEGORY
+    inputs, categories, notes = dataset.inputs.copy(), list(dataset.categories), list(dataset.notes)
+    for column, words in enumerate(dataset.categories):
+        learned = np.unique(inputs[train, column][np.isfinite(inputs[train, column])]).astype(int)
+        if not 0 < len(learned) < len(words):
+            continue
+        new_codes = np.full(len(words), code, np.float32)
+        new_codes[learned] = np.arange(len(learned))
+        given = np.flatnonzero(np.isfinite(inputs[:, column]))
+        inputs[given, column] = new_codes[inputs[given, column].astype(int)]
+        categories[column] = tuple(words[place] for place in learned)
+        notes.append(describe_unlearned(dataset.features[column], sorted({*words} - {*categories[column]})))
+    return replace(dataset, inputs=inputs, categories=tuple(categories), notes=tuple(notes))
 
 
 def hash_assignment(dataset: Dataset, assigned: Array) -> str:
@@ -204,11 +238,16 @@ def check_classes_present(dataset: Dataset, set_name: str, targets: Array) -> No
                 f"The class {name!r} occurs in the files of data.validation or data.test alone, {count:,} times, and "
                 "cannot be learned; data.rare: drop leaves it out."
             )
-        refuse_missing_class(set_name, name, count)
+        refuse_missing_class(set_name, name, count, dataset.keys.key)
 
 
-def refuse_missing_class(set_name: str, class_name: str, count: int) -> NoReturn:
+def refuse_missing_class(set_name: str, class_name: str, count: int, key: str | None = None) -> NoReturn:
     """Refuse a split for a class of `count` examples in all, of which the set `set_name` has none."""
+    if key and count:
+        raise InvalidInputError(
+            f"{key} leaves the class {class_name!r} out of the {set_name} set, of {count:,} examples in all; change "
+            "data.fractions, split by something else, or let data.rare: keep do with a class in training alone."
+        )
     message = f"data.fractions.{set_name} is too small: the class {class_name!r} has no example left in that set"
     way_out = "data.rare: keep, drop or merge takes rare classes" if count else "data.classes names it"
     raise InvalidInputError(f"{message}, of {count:,} in all; {way_out}.")

@@ -28,6 +28,11 @@ class SplitKeys:
         return SplitKeys(*(None if part is None else part[indices] for part in parts))
 
     @property
+    def key(self) -> str | None:
+        """The key of a recipe by which examples are split: groups or time, or None."""
+        return "data.group" if self.groups is not None else None if self.times is None else "data.time"
+
+    @property
     def is_random(self) -> bool:
         """Whether chance alone determines the sets."""
         return self.sets is None and self.groups is None and self.times is None

@@ -30,10 +30,18 @@ class DatasetStatistics:
 
 
 def compute_moments(values: Array) -> Moments:
-    """Compute the moments of (N, C) or (N, C, H, W) values that are all in memory."""
+    """Compute the moments of (N, C) or (N, C, H, W) values that are all in memory.
+
+    In the type of the values, unless their squares do not fit in it.
+    """
     others = (0, *range(2, values.ndim))
     same = np.ptp(values, axis=others) == 0
-    return Moments(values.mean(axis=others), np.where(same, 1, values.std(axis=others)))
+    with np.errstate(over="ignore", invalid="ignore"):
+        mean, deviation = values.mean(axis=others), values.std(axis=others)
+    if not (np.isfinite(deviation) & (same | (deviation > 0))).all():
+        exact = values.astype(np.float64)
+        mean, deviation = (found.astype(values.dtype) for found in (exact.mean(axis=others), exact.std(axis=others)))
+    return Moments(mean, np.where(same, 1, deviation))
 
 
 @dataclass

@@ -48,6 +48,7 @@ class StreamScan:
     shards: list[Shard] = field(default_factory=list)
     features: tuple[str, ...] = ()
     example_shape: tuple[int, ...] = ()
+    notes: tuple[str, ...] = ()  # of the first shard, which all are like
     row_count: int = 0
     missing_rows: int = 0  # rows that lack a value and are left out
     filled_values: int = 0
@@ -62,6 +63,7 @@ class StreamScan:
     def add_shard(self, file: DataFile, shard_rows: ShardRows) -> None:
         """Add the next shard."""
         if not self.shards:
+            self.notes = shard_rows.notes
             self.features, self.example_shape = shard_rows.features, shard_rows.inputs.shape[1:]
             self.sample = RandomSample(self.options.calibration or DEFAULT_CALIBRATION_EXAMPLES)
         check_same_columns(
@@ -149,6 +151,8 @@ class StreamScan:
             tuple(self.shards), self.options, columns, answers, self.build_statistics(columns, answers)
         )
 
+        columns_note = (describe_columns(features, ()),) if len(self.example_shape) == 1 else ()
+
         def build_part(inputs: Array, known: Array, passes: StreamedDataset | None = None) -> Dataset:
             targets = cast_targets(answers.encode_targets(known), answers.classes)
             picked = np.ascontiguousarray(inputs[:, columns])
@@ -162,7 +166,7 @@ class StreamScan:
                 (),
                 self.options.missing,
                 passes,
-                notes=(parsed.note, describe_columns(features, ())) if len(self.example_shape) == 1 else (parsed.note,),
+                notes=(parsed.note, *columns_note, *self.notes),
             )
 
         if self.sample.inputs is None or self.sample.targets is None:

@@ -1,10 +1,11 @@
-"""Tables in files: CSV and Parquet, as columns of numbers and of categories. The only module that imports pyarrow.
+"""Tables in files, CSV, Parquet and lines of JSON: as columns of numbers and of categories.
 
-Rows are counted from 1, after the line of names.
+The only module that imports pyarrow. Rows are counted from 1, after the line of names.
 """
 
 import codecs
 import gzip
+import re
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,15 +16,24 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
+import pyarrow.json
 import pyarrow.parquet
 
 from functions.train.data import Array
 from functions.train.data.column_notes import explain_texts, is_row_number
-from functions.train.data.target import is_numeric_text
+from functions.train.data.target import check_number_range, is_numeric_text
 from pilotlight.errors import InvalidInputError
 from pilotlight.recipes.data_schema import UserDataOptions
 
 MIN_BLOCK, MAX_BLOCK = 2**20, 2**30  # bytes that pyarrow parses at once
+GZIP_MARK = b"\x1f\x8b"
+OTHER_FORMATS = {  # by the first bytes of a file
+    b"PK\x03\x04": "an Excel workbook or a zip; save the sheet as CSV in UTF-8, or unpack it",
+    b"\xd0\xcf\x11\xe0": "an old Excel workbook; save the sheet as CSV in UTF-8",
+    b"PAR1": "Parquet, which data.format: parquet reads",
+    GZIP_MARK: "compressed by gzip; its name must end in .gz",
+    b"(\xb5/\xfd": "compressed by zstd; decompress it, or compress it by gzip",
+}
 MAX_CATEGORIES = 100  # different texts at most in a column: with more, it is hardly one of categories
 
 
@@ -53,6 +63,7 @@ def read_csv(path: Path, file_name: str, options: UserDataOptions) -> Any:  # no
         ragged.append(row)
         return "skip"
 
+    check_text_content(path, file_name)
     tabs = options.delimiter == "," and file_name.lower().endswith((".tsv", ".tsv.gz"))
     try:
         source, size = open_csv(path, file_name)
@@ -76,6 +87,15 @@ def read_csv(path: Path, file_name: str, options: UserDataOptions) -> Any:  # no
             f"{row.expected_columns}: {row.text[:60]!r}{guess_delimiter(table.column_names)}."
         )
     return table
+
+
+def check_text_content(path: Path, file_name: str) -> None:
+    """Refuse a file of another format, by its first bytes, that is called like one of text."""
+    with path.open("rb") as file:
+        start = file.read(8)
+    meaning = next((said for mark, said in OTHER_FORMATS.items() if start.startswith(mark)), "")
+    if meaning and not (start.startswith(GZIP_MARK) and file_name.lower().endswith(".gz")):
+        raise InvalidInputError(f"{file_name} is no text: it is {meaning}.")
 
 
 def open_csv(path: Path, file_name: str) -> tuple[Any, int]:
@@ -105,12 +125,40 @@ def check_csv_encoding(table: Any, file_name: str) -> None:  # noqa: ANN401
         raise InvalidInputError(f"{file_name}: {odd[0]} is not in UTF-8; save the file as UTF-8.")
 
 
+def read_json_lines(path: Path, file_name: str, options: UserDataOptions) -> Any:  # noqa: ANN401
+    """Read a file with an object in each line; what a line lacks is missing."""
+    check_text_content(path, file_name)
+    try:
+        source, size = open_csv(path, file_name)
+        table = pyarrow.json.read_json(
+            source, pyarrow.json.ReadOptions(use_threads=False, block_size=min(max(size, MIN_BLOCK) + 1, MAX_BLOCK))
+        )
+        table.validate(full=True)
+    except (pa.ArrowInvalid, OSError, EOFError, zlib.error) as exc:
+        reason = re.sub(r"\bin row (\d+)$", lambda found: f"in line {int(found[1]) + 1}", format_arrow_error(exc))
+        raise InvalidInputError(f"{file_name} cannot be read as lines of JSON, an object in each: {reason}.") from exc
+    return table
+
+
 def read_parquet(path: Path, file_name: str, options: UserDataOptions) -> Any:  # noqa: ANN401
     """Read a Parquet file."""
     try:
         return pyarrow.parquet.read_table(path, use_threads=False)
     except (pa.ArrowInvalid, OSError) as exc:
         raise InvalidInputError(f"{file_name} cannot be read as Parquet: {format_arrow_error(exc)}.") from exc
+
+
+def read_parquet_values(path: Path) -> dict[str, list[Any]]:
+    """Read a Parquet file to Python's values by column, decimals as floats."""
+    try:
+        table = pyarrow.parquet.read_table(path, use_threads=False)
+    except (pa.ArrowInvalid, OSError) as exc:
+        raise InvalidInputError(f"{path} cannot be read as Parquet: {format_arrow_error(exc)}.") from exc
+    columns = {name: decode_dictionary_column(table.column(name)) for name in table.column_names}
+    return {
+        name: (column.cast(pa.float64()) if pa.types.is_decimal(column.type) else column).to_pylist()
+        for name, column in columns.items()
+    }
 
 
 def format_arrow_error(exc: BaseException) -> str:
@@ -173,23 +221,30 @@ def guess_delimiter(columns: Sequence[str]) -> str:
     return f"; they look separated by {found!r}, which data.delimiter must say" if found else ""
 
 
-def drop_row_numbers(table: Any, options: UserDataOptions, file_name: str) -> tuple[Any, tuple[str, ...]]:  # noqa: ANN401
+def drop_row_numbers(table: Any, options: UserDataOptions, origin: RowOrigins) -> tuple[Any, tuple[str, ...]]:  # noqa: ANN401
     """Drop the index that pandas or R wrote as a column, unless the recipe names it; return its names too."""
     wanted = {options.target, options.group, options.time, *(options.features or ()), *options.drop}
     names = tuple(
         name
         for name in table.column_names
-        if name not in wanted
-        and pa.types.is_integer(table.column(name).type)
-        and not table.column(name).null_count
-        and is_row_number(name, table.column(name).to_numpy())
+        if name not in wanted and is_index_column(name, table.column(name), origin.row_counts)
     )
     return table.drop_columns(list(names)) if names else table, names
 
 
+def is_index_column(name: str, column: Any, row_counts: Sequence[int]) -> bool:  # noqa: ANN401
+    """Return whether a column numbers the rows of each file, or is what a comma at the end of each line gives."""
+    if not name and column.null_count == len(column):
+        return True
+    if not pa.types.is_integer(column.type) or column.null_count:
+        return False
+    parts = np.split(column.to_numpy(), np.cumsum(row_counts)[:-1])
+    return all(is_row_number(name, part) for part in parts)
+
+
 def find_labelled_rows(table: Any, name: str) -> Array:  # noqa: ANN401
     """Find the rows, ascending, that have a target."""
-    return np.flatnonzero(find_present_values(decode_dictionary_column(table.column(name))))
+    return np.flatnonzero(find_present_values(decode_target_column(table, name)))
 
 
 def find_present_values(column: Any) -> Array:  # noqa: ANN401
@@ -268,7 +323,7 @@ def read_feature_column(table: Any, name: str, origin: RowOrigins) -> tuple[Arra
     if pa.types.is_boolean(kind):
         column = column.cast(pa.int8())
     if is_text_type(kind):
-        return encode_category_column(column, name, origin)
+        return encode_category_column(trim_text(column), name, origin)
     if pa.types.is_temporal(kind):
         raise InvalidInputError(
             f"{origin.file_names[0]}: column {name!r} holds {kind}, neither numbers nor text; make numbers of it, such "
@@ -278,7 +333,14 @@ def read_feature_column(table: Any, name: str, origin: RowOrigins) -> tuple[Arra
         raise InvalidInputError(
             f"{origin.file_names[0]}: column {name!r} holds {kind}, neither numbers nor text; name it under data.drop."
         )
-    return column.cast(pa.float64(), safe=False).to_numpy().astype(np.float64), ()
+    values = column.cast(pa.float64(), safe=False).to_numpy().astype(np.float64)
+    check_number_range(values, f"column {name!r}", origin)
+    return values, ()
+
+
+def trim_text(column: Any) -> Any:  # noqa: ANN401
+    """Trim the spaces around texts, as is done to those of a request: `1, red` and `1,red` hold the same category."""
+    return pc.utf8_trim_whitespace(column.cast(pa.large_string()))
 
 
 def is_text_type(arrow_type: Any) -> bool:  # noqa: ANN401
@@ -310,9 +372,18 @@ def encode_category_column(column: Any, name: str, origin: RowOrigins) -> tuple[
     return codes.to_numpy().astype(np.float64), tuple(words)
 
 
+def decode_target_column(table: Any, name: str) -> Any:  # noqa: ANN401
+    """Decode the target column to plain values; a text without anything but spaces is missing."""
+    column = decode_dictionary_column(table.column(name))
+    if not is_text_type(column.type):
+        return column
+    trimmed = trim_text(column)
+    return pc.if_else(pc.equal(trimmed, ""), pa.scalar(None, trimmed.type), trimmed)
+
+
 def read_target_column(table: Any, name: str, origin: RowOrigins) -> Array:  # noqa: ANN401
     """Read the target column as it is: text, truth values, whole or other numbers (N,), with a value in every row."""
-    column = decode_dictionary_column(table.column(name))
+    column = decode_target_column(table, name)
     kind = column.type
     missing = np.flatnonzero(~find_present_values(column))
     if len(missing):

@@ -13,6 +13,7 @@ from pilotlight.errors import InvalidInputError
 from pilotlight.recipes.data_schema import UserDataOptions, format_alternatives
 
 LEADING_ZERO = re.compile(r"\s*[+-]?0\d")  # of a code, such as a postal one
+LARGEST, SMALLEST = 1e30, 1e-30  # numbers whose differences are scaled in float32 without over- or underflow
 MAX_NAMED_CLASSES = 10  # classes that a line names
 MAX_INTEGER_CLASSES = 20  # different whole numbers at most that are classes, unless the recipe defines them
 
@@ -69,6 +70,8 @@ def decide_target_kind(distinct: Array, options: UserDataOptions, row_count: int
     """Decide whether targets with these values are classes, and why; a count of rows tells whether values repeat."""
     if options.task or options.classes:
         return options.task != "number", f"as data.{'task' if options.task else 'classes'} says"
+    if options.target is None:
+        return True, "as folders are"
     if distinct.dtype.kind == "b":
         return True, "since they are truth values"
     if distinct.dtype.kind == "U":
@@ -153,7 +156,37 @@ def parse_numeric_targets(raw_targets: Array, options: UserDataOptions, origin: 
         raise InvalidInputError(f"{origin.describe_row(row)}: the target is {values[row]}; drop the row, or mend it.")
     if np.ptp(values) == 0:
         raise InvalidInputError(f"{options.name}: the target is {values[0]:g} in every row; there is nothing to learn.")
+    check_number_range(values, "the target", origin)
+    if loses_digits(values):
+        raise InvalidInputError(
+            f"{options.name}: the target differs by too little, from {values.min():.17g} to {values.max():.17g}, for "
+            f"the 24 bits that a model computes with; subtract a constant from it, such as {values.min():.17g}."
+        )
     return values
+
+
+def check_number_range(values: Array, what: str, origin: RowLocator) -> None:
+    """Refuse finite numbers that are too large or too small to be scaled in float32, which models compute in."""
+    sizes = np.abs(values)
+    with np.errstate(invalid="ignore"):
+        large = np.flatnonzero((sizes > LARGEST) & (sizes < np.inf))
+    if len(large):
+        raise InvalidInputError(
+            f"{origin.describe_row(int(large[0]))}: {what} is {values[large[0]]:g}, beyond the {LARGEST:g} that can be "
+            "learned from; take another unit, or its logarithm."
+        )
+    most = float(sizes[np.isfinite(sizes)].max(initial=0))
+    if 0 < most < SMALLEST:
+        raise InvalidInputError(
+            f"{origin.describe_row(int(np.nanargmax(sizes)))}: {what} is {most:g} at most, below the {SMALLEST:g} that "
+            "can be told from 0; take another unit."
+        )
+
+
+def loses_digits(values: Array) -> bool:
+    """Return whether most values, float64, are no longer told apart as float32."""
+    present = values[np.isfinite(values)]
+    return 2 * len(np.unique(present.astype(np.float32))) < len(np.unique(present))
 
 
 def is_numeric_text(text: str) -> bool:

@@ -22,6 +22,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import FrameType
 
+from functions.train.data.shared_downloads import FOLDER_VARIABLE
 from functions.train.distributed.network_interface import name_network_interface
 from functions.train.errors import PausedError
 from functions.train.fault_recovery import FAULT, GIVE_UP, count_oom_kills
@@ -111,7 +112,7 @@ def launch_processes(
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # torchrun's own default, without its warning
     with TemporaryDirectory(prefix="pilotlight-launch-") as folder, raise_on_sigterm():
         file = Path(folder, "code")
-        os.environ[EXIT_FILE] = str(file)
+        os.environ[EXIT_FILE], os.environ[FOLDER_VARIABLE] = str(file), str(Path(folder, "downloads"))
         oom_kills = count_oom_kills()
         try:
             exit_code = run_torchrun_agent(cluster.torchrun_arguments, train_arguments)

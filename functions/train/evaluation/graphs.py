@@ -9,7 +9,8 @@ import torch
 from functions.train.data import Array
 from functions.train.data.dataset import Dataset
 from functions.train.data.pixels import Inputs
-from functions.train.evaluation.totals import Score, build_totals
+from functions.train.evaluation.score import Score
+from functions.train.evaluation.totals import build_totals
 from functions.train.export.quantize import run_graph
 from functions.train.training.prediction import choose_batch_size
 from pilotlight.runtime.session import Session

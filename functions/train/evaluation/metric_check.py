@@ -17,9 +17,9 @@ def check_metrics(recipe: Recipe, splits: Splits) -> None:
     monitored = recipe.early_stopping.metric
     if monitored != "loss":
         check_metric("early_stopping.metric", monitored, splits.validation, "validation")
-    if isinstance(recipe.data, UserDataOptions) and recipe.data.metric:
-        check_metric("data.metric", recipe.data.metric, splits.validation, "validation")
-        check_metric("data.metric", recipe.data.metric, splits.test, "test")
+    if isinstance(recipe.data, UserDataOptions):
+        check_metric("data.metric", splits.test.metric, splits.validation, "validation")
+        check_metric("data.metric", splits.test.metric, splits.test, "test")
 
 
 def check_metric(key: str, name: str, data: Dataset, set_name: str) -> None:
@@ -37,6 +37,16 @@ def check_metric(key: str, name: str, data: Dataset, set_name: str) -> None:
         raise InvalidInputError(
             f"{key} is 'auc', and the {set_name} set has examples of one class alone, so that there is no curve; name "
             "another metric, or enlarge that set."
+        )
+    if name == "mape" and not np.all(data.targets):
+        raise InvalidInputError(
+            f"{key} is 'mape', and the {set_name} set has {int((data.targets == 0).sum()):,} targets of 0, of which an "
+            "error is no share; name mae or rmse."
+        )
+    if name == "r2" and not np.ptp(data.targets):
+        raise InvalidInputError(
+            f"{key} is 'r2', and the {set_name} set has the target {data.targets.flat[0]:g} alone, so that there is "
+            "nothing to explain; name mae or rmse, or enlarge that set."
         )
 
 

@@ -9,20 +9,15 @@ from torch import nn
 
 from functions.train.data import Array
 from functions.train.data.dataset import Dataset
-from functions.train.evaluation.totals import LanguageModelTotals, Score, Totals, build_totals
+from functions.train.evaluation.score import Score
+from functions.train.evaluation.totals import LanguageModelTotals, Totals, build_totals
 from functions.train.training.device import get_model_device
-from pilotlight.contracts.metric import format_value
 
 if TYPE_CHECKING:  # imports tokenizers
     from functions.train.data.tokenizer import Tokenizer
 
 PROMPT_TOKENS, GENERATED_TOKENS = 16, 96  # tokens
 TEMPERATURE = 0.8
-
-
-def format_metric(metric: str, value: float) -> str:
-    """Format a metric: shares in percent, all others as numbers."""
-    return format_value(metric, value)
 
 
 def evaluate_outputs(outputs: Array, data: Dataset) -> Score:

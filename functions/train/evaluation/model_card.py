@@ -13,7 +13,7 @@ from functions.train.data.dataset import Dataset
 from functions.train.data.split import Splits
 from functions.train.data.split_keys import SETS
 from functions.train.evaluation.diagnostics import ClassificationDiagnosis, RegressionDiagnosis
-from functions.train.evaluation.metrics import format_metric
+from functions.train.evaluation.markdown_table import format_markdown_table
 from functions.train.evaluation.quantization_report import (
     QuantizationReport,
     format_baseline_comparison,
@@ -21,7 +21,7 @@ from functions.train.evaluation.quantization_report import (
 from functions.train.evaluation.variant_report import VariantMeasurement
 from functions.train.export.artifacts import TrainingArtifacts
 from pilotlight.contracts.manifest import TensorSpec
-from pilotlight.contracts.metric import METRICS
+from pilotlight.contracts.metric import METRICS, format_value
 from pilotlight.recipes.data_schema import Options
 from pilotlight.recipes.schema import Recipe
 from pilotlight.runtime.datatypes import NUMPY_DTYPES
@@ -260,7 +260,7 @@ def format_variant_row(
     precision: str, variant: VariantMeasurement, names: Sequence[str], report: QuantizationReport
 ) -> tuple[str, ...]:
     """Format one variant's row."""
-    values = [format_metric(name, variant.metrics[name]) if name in variant.metrics else "" for name in names]
+    values = [format_value(name, variant.metrics[name]) if name in variant.metrics else "" for name in names]
     label = f"**{precision}**, served" if precision == report.serve else precision
     return (label, *values, f"{variant.loss:.4g}", f"{variant.bytes / 1000:,.1f}", f"{variant.latency_ms:.3f} ms")
 
@@ -297,7 +297,7 @@ def list_limitations(artifacts: TrainingArtifacts) -> Iterable[str]:
     report = artifacts.report
     yield describe_test_set(artifacts.splits, report.evaluation.examples)
     if folds := artifacts.folds:
-        mean, deviation = format_metric(folds.metric, folds.mean), format_metric(folds.metric, folds.standard_deviation)
+        mean, deviation = format_value(folds.metric, folds.mean), format_value(folds.metric, folds.standard_deviation)
         yield f"Trained anew on {len(folds.values)} folds the recipe gave {folds.metric} {mean}, deviation {deviation}."
     yield from describe_quantization(report)
     if kind := report.diagnosis.classification:
@@ -386,11 +386,3 @@ def format_name_list(names: Sequence[str]) -> str:
     """Join names with commas; of many, the first ones and a count."""
     more = f" and {len(names) - MAX_NAMES} more" if len(names) > MAX_NAMES else ""
     return ", ".join(names[:MAX_NAMES]) + more
-
-
-def format_markdown_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Format a Markdown table."""
-    lines = [columns, ["---"] * len(columns), *rows]
-    return "\n".join(
-        "| " + " | ".join(" ".join(cell.replace("|", "\\|").split()) for cell in one) + " |" for one in lines
-    )

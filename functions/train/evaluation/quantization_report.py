@@ -20,8 +20,8 @@ from functions.train.data.dataset import Dataset
 from functions.train.evaluation.agreement import OutputAgreement
 from functions.train.evaluation.diagnostics import Diagnosis, DiagnosisTotals
 from functions.train.evaluation.graphs import split_examples
-from functions.train.evaluation.metrics import format_metric
-from functions.train.evaluation.totals import RegressionTotals, Score, Totals, build_totals
+from functions.train.evaluation.score import Score
+from functions.train.evaluation.totals import RegressionTotals, Totals, build_totals
 from functions.train.evaluation.variant_choice import Loss, Quality, weigh_named_variant
 from functions.train.evaluation.variant_report import (
     VariantMeasurement,
@@ -31,11 +31,11 @@ from functions.train.evaluation.variant_report import (
     summarize_variants,
 )
 from functions.train.evaluation.variant_timing import ROUNDS, measure_request_times
-from functions.train.export.quantization_search import QuantizationCandidate
+from functions.train.export.candidate_search import QuantizationCandidate
 from functions.train.export.quantize import run_graph
 from pilotlight.contracts.codec import decode_document
 from pilotlight.contracts.manifest import EvaluationSet, Precision
-from pilotlight.contracts.metric import METRICS
+from pilotlight.contracts.metric import METRICS, format_value
 from pilotlight.recipes.data_schema import Data
 from pilotlight.recipes.schema import list_builtin_recipes, load_recipe
 from pilotlight.runtime.session import open_session
@@ -156,8 +156,10 @@ class AgreementTotals:
         self._same, self._count = self._same + int(same.sum()), self._count + same.size
 
     def compute(self) -> float:
-        """Compute the agreement over what was added."""
-        return self._numbers.score().metrics["r2"] if self._numbers else self._same / self._count
+        """Compute the agreement over what was added; of numbers that are all alike, whether they are repeated."""
+        if self._numbers is None:
+            return self._same / self._count
+        return self._numbers.score().metrics.get("r2", float(self.max_abs == 0))
 
 
 @dataclass(frozen=True)
@@ -207,7 +209,7 @@ def build_report_table(report: QuantizationReport) -> RenderableType:
     for column in (report.metric, "size", "median latency"):
         rows.add_column(column, justify="right")
     for name, variant in report.variants.items():
-        value = format_metric(report.metric, variant.metrics[report.metric])
+        value = format_value(report.metric, variant.metrics[report.metric])
         rows.add_row(name, value, f"{variant.bytes / 1000:,.1f} kB", f"{variant.latency_ms:.3f} ms")
     rows.add_row(*build_comparison_row(report))
     return Group(

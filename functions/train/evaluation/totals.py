@@ -7,7 +7,6 @@ counts as the more probable one, for top-k as for accuracy.
 """
 
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -18,6 +17,7 @@ from functions.train.data import Array
 from functions.train.data.dataset import Dataset
 from functions.train.data.statistics import Moments
 from functions.train.distributed.process_group import ProcessGroup
+from functions.train.evaluation.score import Score
 from pilotlight.contracts.metric import TOP_COUNTS
 
 CHUNK_VALUES = {"cpu": 1 << 21, "cuda": 1 << 26}  # logits whose exponentials are in memory at once
@@ -27,25 +27,6 @@ MAX_EXACT_SCORES = 1 << 20  # for the area under a curve; more are counted in bi
 AUC_BINS = 1 << 20  # of two classes' scores; more classes share twice as many
 MIN_AUC_BINS = 256  # of one class's scores
 AUC_SCALE = 8.0  # log-odds that reach the middle of one side's bins
-
-
-@dataclass(frozen=True)
-class Score:
-    """The scores of a model's outputs: shares of right classes, or the distance to the right numbers."""
-
-    loss: float  # mean cross-entropy in nats, of a text per token; of numbers, the mean squared error
-    metrics: dict[str, float]  # by name; the first is what training shows as it goes
-    per_class: dict[str, float]  # the recall of each class that occurs, 0 to 1
-
-    @property
-    def main_metric(self) -> tuple[str, float]:
-        """The metric that training shows, by name."""
-        return next(iter(self.metrics.items()))
-
-    @property
-    def accuracy(self) -> float:
-        """The share of right answers, 0 to 1; of classes only."""
-        return self.metrics["accuracy"]
 
 
 class Totals(Protocol):
@@ -62,15 +43,15 @@ class Totals(Protocol):
 
 
 def build_totals(data: Dataset, names: Collection[str] | None = None, unit: Moments | None = None) -> Totals:
-    """Build the totals for targets like those of `data`: for the default metrics, the data's own, and those named.
+    """Build the totals for targets like those of `data`: the default metrics, its own, and those that are named.
 
-    Without names the curve is among them. `unit` restores the unit of scaled numbers, for errors that are in that unit.
+    None names all but top_k. `unit` restores the unit of scaled numbers for the errors that are in that unit.
     """
     if data.text:
         return LanguageModelTotals(data.text.tokenizer.byte_lengths)
     if data.classes:
-        wanted = {data.metric, *(("auc",) if names is None else names)}
-        return ClassificationTotals(data.classes, with_auc="auc" in wanted, tops=list_tops(wanted))
+        wanted = {*(names or ()), data.metric}
+        return ClassificationTotals(data.classes, with_auc=names is None or "auc" in wanted, tops=list_tops(wanted))
     return RegressionTotals(unit, origin=float(np.mean(data.targets, dtype=np.float64)))
 
 
@@ -240,13 +221,13 @@ class RegressionTotals:
         process_group.sum_over_ranks(self.sums)
 
     def score(self) -> Score:
-        """Score R2, the share of the variance that is explained, and mean distances in the target's unit."""
+        """Score R2, the share of the variance that is explained if there is any, and distances in the target's unit."""
         count, squares, distance, share, total, total_squares = self.sums.tolist()
         squared, mean = squares / count, total / count
         spread = total_squares / count - mean**2
         known = spread > 1e-12 * max(mean**2, total_squares / count)  # where all are alike there is nothing to explain
-        metrics = {
-            "r2": 1 - squared / spread if known else float("nan"),
+        explained = {"r2": 1 - squared / spread} if known else {}
+        metrics = explained | {
             "rmse": self._scale * squared**0.5,
             "mae": self._scale * distance / count,
             "mape": share / count,

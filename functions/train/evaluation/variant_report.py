@@ -10,7 +10,7 @@ from msgspec import Struct
 
 from functions.train.evaluation.agreement import OutputAgreement, find_worst_agreement
 from functions.train.evaluation.variant_choice import Gain
-from functions.train.export.quantization_search import QuantizationCandidate
+from functions.train.export.candidate_search import QuantizationCandidate
 from pilotlight.contracts.manifest import EvaluationSet, Precision
 
 

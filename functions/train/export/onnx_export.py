@@ -19,6 +19,7 @@ from torch import nn
 
 from functions.train.data.dataset import Dataset
 from functions.train.errors import ExportError
+from functions.train.export.graph_metadata import strip_metadata
 from pilotlight.recipes.schema import ExportOptions
 
 BATCH_DIMENSION, LENGTH_DIMENSION = "batch", "length"
@@ -105,16 +106,6 @@ def silence_exporter(exporter_output: io.StringIO) -> Iterator[None]:
             yield
     finally:
         logging.disable(level)
-
-
-def strip_metadata(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Clear, in place, the doc strings and properties that carry stack traces, and so the paths of this machine."""
-    graph = model.graph
-    described = [*graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer, *model.functions]
-    for part in [model, graph, *described, *(node for function in model.functions for node in function.node)]:
-        part.doc_string = ""
-        del part.metadata_props[:]
-    return model
 
 
 def get_opset(model: onnx.ModelProto) -> int:

@@ -29,7 +29,7 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 from functions.train.data import Array
 from functions.train.data.pixels import Inputs, Pixels, count_images_at_once, iterate_chunks
 from functions.train.errors import QuantizationError
-from functions.train.export.onnx_export import strip_metadata
+from functions.train.export.graph_metadata import strip_metadata
 from functions.train.export.quantizable_graph import (
     CHANNEL_OPSET,
     count_uses,

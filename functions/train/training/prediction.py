@@ -16,7 +16,8 @@ from functions.train.data.dataset import Dataset
 from functions.train.data.pixels import VALUES_AT_ONCE, VALUES_ON_GPU, Inputs, Pixels, count_images_at_once
 from functions.train.data.statistics import Moments
 from functions.train.distributed.process_group import SINGLE_PROCESS, ProcessGroup
-from functions.train.evaluation.totals import Score, build_totals
+from functions.train.evaluation.score import Score
+from functions.train.evaluation.totals import build_totals
 from functions.train.training.device import get_model_device
 
 CPU = torch.device("cpu")

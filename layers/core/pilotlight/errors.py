@@ -5,7 +5,7 @@
     │   ├── MethodNotAllowedError  right route, wrong verb
     │   ├── TooLargeError          more bytes than the limit
     │   │   └── OutOfMemoryError   an allocation failed
-    │   └── UnsupportedTypeError   a body of a type or charset that is not read
+    │   └── UnsupportedTypeError   a body of a type, charset or encoding that is not read
     ├── NotFoundError              no such route, model, version, alias or object
     ├── UnsupportedError           a valid request for something that is not implemented
     ├── ConflictError              another writer was first

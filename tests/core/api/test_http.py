@@ -41,6 +41,15 @@ def test_header_names_are_lowered() -> None:
     assert Request.from_event(EVENT | {"headers": {"X-Api-Key": "K"}}).headers == {"x-api-key": "K"}
 
 
+def test_every_line_of_content_encodings_counts() -> None:
+    lines = {
+        "headers": {"content-encoding": "identity"},
+        "multiValueHeaders": {"Content-Encoding": ["gzip", "identity"]},
+    }
+    assert Request.from_event(EVENT | lines).headers == {"content-encoding": "gzip, identity"}
+    assert Request.from_event(EVENT | {"headers": {"Content-Encoding": "gzip"}}).headers == {"content-encoding": "gzip"}
+
+
 def test_a_body_that_is_not_base64_is_refused() -> None:
     with pytest.raises(InvalidInputError, match="base64"):
         Request.from_event(EVENT | {"body": "{}", "isBase64Encoded": True})

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pilotlight.api import v2, v2_binary
+from pilotlight.api import v2, v2_binary, v2_metadata
 from pilotlight.contracts.manifest import TensorSpec
 from pilotlight.contracts.processing import (
     ClassificationPostprocessing,
@@ -132,6 +132,6 @@ def test_labels_are_encoded_in_both_forms() -> None:
 
 
 def test_metadata_shows_what_callers_send() -> None:
-    found = v2.build_model_metadata(ROWS, [1])
+    found = v2_metadata.build_model_metadata(ROWS, [1])
     assert found["inputs"] == [{"name": name, "datatype": "FP64", "shape": [-1]} for name in "abc"]
     assert found["outputs"] == [{"name": "y", "datatype": "FP32", "shape": [-1, 3]}]

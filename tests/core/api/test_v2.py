@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from pilotlight.api import v2, v2_json, v2_tensors
+from pilotlight.api import v2, v2_json, v2_metadata, v2_tensors
 from pilotlight.contracts.manifest import Datatype, Manifest, ManifestFile, TensorSpec
 from pilotlight.errors import InvalidInputError, PilotlightError, UnsupportedError
 from pilotlight.registry.registry import build_manifest
@@ -266,7 +266,7 @@ def test_unknown_and_reserved_parameters_pass() -> None:
 
 
 def test_config_says_string_for_bytes_and_minus_one_for_free() -> None:
-    (described,) = v2.build_model_config(manifest("BYTES"))["input"]
+    (described,) = v2_metadata.build_model_config(manifest("BYTES"))["input"]
     assert (described["data_type"], described["dims"][0]) == ("TYPE_STRING", -1)
 
 

@@ -15,7 +15,7 @@ from msgspec.structs import replace
 
 from pilotlight.api import compression, v2, v2_binary
 from pilotlight.contracts.manifest import Datatype, Manifest, ManifestFile, TensorSpec
-from pilotlight.errors import InvalidInputError, PilotlightError, TooLargeError, UnsupportedError
+from pilotlight.errors import InvalidInputError, PilotlightError, TooLargeError, UnsupportedTypeError
 from pilotlight.registry.registry import build_manifest
 from pilotlight.runtime.datatypes import NUMPY_DTYPES, Array
 from tests import fakes
@@ -223,7 +223,9 @@ ZIPPED = gzip.compress(b"{}", mtime=0)  # the time would be part of a test's nam
     [
         (b"{}", "gzip", InvalidInputError, "The body is not gzip"),
         (ZIPPED[:-9], "gzip", InvalidInputError, "ends in the middle"),
-        (b"{}", "br", UnsupportedError, "'br' is not served; use gzip, deflate"),
+        (b"{}", "br", UnsupportedTypeError, "'br' is not served; use gzip, deflate"),
+        (ZIPPED, "gzip, zstd", UnsupportedTypeError, "'gzip, zstd' is not served"),
+        (gzip.compress(ZIPPED, mtime=0), "gzip, x-gzip", UnsupportedTypeError, "'gzip, gzip' is not served"),
         (
             gzip.compress(bytes(compression.MAX_DECOMPRESSED_BYTES + 1), mtime=0),
             "gzip",
@@ -259,7 +261,7 @@ def test_bodies_that_do_not_decompress(body: bytes, encoding: str, kind: type[Ex
         compression.decompress_body(body, encoding)
 
 
-@pytest.mark.parametrize("encoding", ["gzip", "x-gzip", " GZip"])
+@pytest.mark.parametrize("encoding", ["gzip", "x-gzip", " GZip", "identity, gzip", "gzip,", "gzip, Identity"])
 def test_a_gzip_may_have_several_members(encoding: str) -> None:
     body = b'{"inputs": []}'
     assert compression.decompress_body(b"".join(gzip.compress(body[at : at + 1]) for at in range(14)), encoding) == body

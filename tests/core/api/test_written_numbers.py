@@ -1,5 +1,6 @@
 """Numbers, tables and texts as Java, pandas, R and Excel write them: over V2, MLflow's JSON and CSV alike."""
 
+import base64
 import json
 import math
 import zlib
@@ -270,6 +271,8 @@ def build_table_model() -> Manifest:
         b"a,b,c,\n1.5,3,true,\n,4,false,\n",
         b"a,b,c\n1.5,3,true,\n,4,false,\n",
         b"a,b,c\n+1.5,3.,1\n#N/A,4.0,0",
+        b"\n\r\na,b,c\n1.5,3,1\n\n,4,0\n",  # as some editors leave blank lines
+        b"sep=,\r\na,b,c\r\n1.5,3,1\r\n,4,0\r\n",  # for Excel
     ],
 )
 def test_tables_of_excel_pandas_and_r(text: bytes) -> None:
@@ -283,6 +286,9 @@ def test_tables_of_excel_pandas_and_r(text: bytes) -> None:
         (b"a;b;c\r\n1,5;3;1\r\n", "one column, 'a;b;c', with semicolons in it: separate columns by commas"),
         (b"a\tb\tc\n1.5\t3\t1\n", "with tabs in it"),
         (b'a,b,c\n"1,5",3,1\n', "'1,5' is no number: write a point for the comma"),
+        (b'"";"a";"b"\n"1";1,5;2\n', "with semicolons in it"),  # R's write.csv2
+        (b"sep=;\r\na;b;c\r\n1,5;3;1\r\n", "'a;b;c', with semicolons in it"),
+        ("a,b,c\n1,2,3\n".encode("utf-16-le"), "null characters, as UTF-16 without a byte order mark has"),
         (b"a,b,c\n1,2\n", "Row 0 has 2 values, but there are 3 columns"),
         (b"a,b,c\n1,2,3,4\n1,2,3\n", "Row 0 has 4 values"),
     ],
@@ -290,6 +296,26 @@ def test_tables_of_excel_pandas_and_r(text: bytes) -> None:
 def test_what_a_table_lacks_is_told(text: bytes, says: str) -> None:
     with pytest.raises(InvalidInputError, match=says):
         mlflow.decode_request(text, CSV, build_table_model())
+
+
+def test_a_first_line_of_numbers_is_no_names() -> None:
+    """The record in it would be lost, and the others answered as if there had been no such."""
+    for text in (b"1,2,3\n4,5,6\n", b"5.1,3.5,1.4\n4.9,3.0,1.4\n", b"-1, 0,1e3\n4,5,6"):
+        with pytest.raises(InvalidInputError, match="put a line of names before it"):
+            mlflow.decode_request(text, CSV, manifest("FP32", "rows", 3))
+    found = mlflow.decode_request(b"0,1,2\n4,5,6\n", CSV, manifest("FP32", "rows", 3))["x"]  # pandas' own names
+    assert found.tolist() == [[4, 5, 6]]
+    scaling = Standardization(("2020", "2021"), (0.0,) * 2, (1.0,) * 2)
+    draft = replace(fakes.draft(inputs=(TensorSpec("x", "FP32", ("rows", 2)),)), input_standardization=scaling)
+    model = build_manifest(draft, (ManifestFile("model.onnx", 1, "0" * 64),))
+    assert mlflow.decode_request(b"2021,2020\n4,5\n", CSV, model)["x"].tolist() == [[5, 4]]
+
+
+def test_a_comma_behind_each_line_is_no_column() -> None:
+    found = mlflow.decode_request(b"a,b,c,\n1,2,3,\n4,5,6,\n", CSV, manifest("FP32", "rows", 3))["x"]
+    assert found.tolist() == [[1, 2, 3], [4, 5, 6]]
+    with pytest.raises(InvalidInputError, match=r"is no number"):
+        mlflow.decode_request(b"a,b,\n1,2,x\n", CSV, manifest("FP32", "rows", 3))
 
 
 @pytest.mark.parametrize("size", [200_000, 3_000_000])
@@ -334,6 +360,20 @@ def test_a_text_may_be_written_as_a_number() -> None:
         of=((TensorSpec("x", "INT64", ("batch", 2)),), fakes.ROW[1]),
     )
     assert mlflow.decode_request(b'{"inputs": {"text": [2026, "a"]}}', JSON, model)["text"].tolist() == ["2026", "a"]
+
+
+def test_texts_may_be_in_base64_if_they_say_so() -> None:
+    def send(data: list[str], **parameters: str) -> list[str]:
+        tensor = {"name": "x", "shape": [len(data)], "datatype": "BYTES", "data": data, "parameters": parameters}
+        body = json.dumps({"inputs": [tensor]}).encode()
+        return list(v2.decode_infer_request(body, {}, manifest("BYTES")).tensors["x"])
+
+    encoded = base64.b64encode("žluť".encode()).decode()
+    assert send([encoded, "YQ"], content_type="base64") == ["žluť", "a"]
+    assert send([encoded]) == send([encoded], content_type="str") == [encoded]
+    for wrong in ("?", "/w=="):
+        with pytest.raises(InvalidInputError, match="Input 'x': element 1 is no text in base64"):
+            send(["YQ==", wrong], content_type="base64")
 
 
 TEXT = '{"inputs": ["žluť"]}'

@@ -33,7 +33,13 @@ CASES = {
     "noname": (PICKLE, "may hold a pickle"),
     "old.pt": (b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.", "may hold a pickle"),
     "m.h5": (b"\x89HDF\r\n\x1a\n\x00", "is a model of Keras, which is not read here; where Keras is"),
+    "unnamed": (b"\x89HDF\r\n\x1a\n\x00", "unnamed').export('model.onnx', format='onnx')\", and publish model.onnx."),
+    "m.H5": (b"\x08", "m.H5 is a model of Keras"),
+    "m.keras": (b"\x08", "m.keras is a model of Keras"),
     "m.tflite": (b"\x1c\x00\x00\x00TFL3\x14\x00", "is a model of TensorFlow Lite, which is not read here;"),
+    "a b.tflite": (b"\x08", "a b.tflite' --output model.onnx, and publish model.onnx."),
+    "saved_model.pb": (b"\x08", "is part of a SavedModel of TensorFlow, which is not read here; where TensorFlow is"),
+    "frozen.pb": (b"\x08", "frozen.pb --inputs NAME:0 --outputs NAME:0 --output model.onnx, and publish model.onnx."),
     "m.gguf": (b"GGUF\x03\x00\x00\x00", "it is a GGUF file, of llama.cpp"),
     "m.mlmodel": (b"\x08\x05\x12", "it is a Core ML model"),
     "m.safetensors": (b"\x10\x00\x00\x00\x00\x00\x00\x00{}", "it is a file of weights without a graph; publish"),
@@ -72,7 +78,7 @@ def test_what_a_file_is_is_told_in_one_sentence(run: Run, tmp_path: Path, name: 
     ("entries", "said"),
     [
         (["archive/data.pkl", "archive/version"], "may hold a pickle"),
-        (["metadata.json", "config.json", "model.weights.h5"], "it is a Keras model;"),
+        (["metadata.json", "config.json", "model.weights.h5"], "is a model of Keras, which is not read here;"),
         (["model.onnx"], "it is a zip archive; unpack it"),
     ],
 )
@@ -92,6 +98,8 @@ def test_an_archive_is_known_by_its_entries(run: Run, tmp_path: Path, entries: l
             ["saved_model.pb", "keras_metadata.pb"],
             "is a SavedModel of TensorFlow, which is not read here;",
         ),
+        (["saved_model.pb"], "python -m tf2onnx.convert --saved-model"),
+        (["model.json", "group1-shard1of1.bin"], "m is a model of TensorFlow.js, which is not read here;"),
         (["Manifest.json"], "it is a Core ML package"),
         ([], "holds neither an ONNX graph nor a config.json; bring an ONNX file"),
         (["README.md", "weights.bin"], "holds neither an ONNX graph nor a config.json"),
@@ -106,7 +114,7 @@ def test_what_a_folder_is_is_told_as_well(run: Run, tmp_path: Path, names: list[
     assert (code, said in err) == (2, True), err
 
 
-@pytest.mark.parametrize("name", ["model.onnx.1", "model.bin", "graph.pb", "model"])
+@pytest.mark.parametrize("name", ["model.onnx.1", "model.bin", "graph.pb", "saved_model.pb", "model.h5", "model"])
 def test_a_graph_is_one_whatever_its_name(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes(fakes.graph("double"))
     source = graph_source.locate_graph(tmp_path / name)
@@ -120,13 +128,21 @@ def test_a_graph_is_one_whatever_its_name(tmp_path: Path, name: str) -> None:
         ("model.json", json.dumps({"learner": {"gradient_booster": {}}}).encode()),
         ("model.txt", b"tree\nversion=v4\nnum_class=1\n"),
         ("model.cbm", b"CBM1\x00\x01\x02"),
-        ("model.ubj", b"{L\x00\x00\x00\x00\x00\x00\x00\x07learner"),
+        ("model.ubj", b"{L\x00\x00\x00\x00\x00\x00\x00\x07learner{L"),
         ("model.pt2", b"PK\x03\x04..archive_format"),
     ],
 )
 def test_what_is_converted_passes(tmp_path: Path, name: str, content: bytes) -> None:
     (tmp_path / name).write_bytes(content)
     assert graph_source.locate_graph(tmp_path / name) is None
+
+
+def test_a_graph_beside_another_tool_s_model_is_published(tmp_path: Path) -> None:
+    (tmp_path / "saved_model.pb").write_bytes(b"x")
+    (tmp_path / "model.onnx").write_bytes(fakes.graph("double"))
+    source = graph_source.locate_graph(tmp_path)
+    assert source is not None
+    assert source.graph == tmp_path / "model.onnx"
 
 
 @given(content=st.binary(max_size=300), name=st.sampled_from(["m", "m.onnx", "m.json", "m.dat"]))

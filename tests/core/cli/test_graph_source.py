@@ -2,20 +2,24 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from pilotlight.contracts.codec import decode_document
 from pilotlight.contracts.manifest import Manifest
+from pilotlight.gate import graph_probe
 from pilotlight.local.gateway import Gateway
 from pilotlight.registry.registry import Registry
 from pilotlight.runtime import golden, onnx_header
+from pilotlight.runtime import session as session_module
 from pilotlight.runtime.golden import GoldenDocument
 from pilotlight.runtime.session import open_session
 from pilotlight.storage.object_store import open_store
 from tests import fakes
 from tests.core.cli.conftest import Run
+from tests.graph_writer import part
 
 ROOT = Path(__file__).parents[3]
 CONFIG = """
@@ -26,19 +30,6 @@ input [ { name: "x" data_type: TYPE_FP32 dims: [ 3 ] } ]
 output { name: "y", data_type: TYPE_FP32, dims: 3, label_filename: 'labels.txt' }
 instance_group [ { kind: KIND_CPU } ]
 """
-
-
-def number(value: int) -> bytes:
-    """A whole number in protobuf's base 128."""
-    low, rest = value & 0x7F, value >> 7
-    return bytes([low | 0x80]) + number(rest) if rest else bytes([low])
-
-
-def part(field: int, content: bytes | int) -> bytes:
-    """A field of a message."""
-    if isinstance(content, int):
-        return number(field << 3) + number(content)
-    return number(field << 3 | 2) + number(len(content)) + content
 
 
 def rankless() -> bytes:
@@ -111,6 +102,23 @@ def test_golden_requests_are_made_up_and_recorded(run: Run, store: str) -> None:
     golden.replay_exchanges(
         decode_document(stored, GoldenDocument, "golden.json"), open_session(str(fakes.MODELS / "double.onnx"))
     )
+
+
+def test_a_graph_is_not_opened_again_after_its_examination(
+    run: Run, store: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = list[str]()
+
+    def open_native(path: Path | str, options: Any) -> Any:  # noqa: ANN401 - onnxruntime ships no types
+        opened.append(str(path))
+        return really_open(path, options)
+
+    really_open = session_module.open_native
+    monkeypatch.setattr(session_module, "open_native", open_native)
+    published(run, store, fakes.MODELS / "double.onnx")
+    assert opened == []
+    graph_probe.examine(str(fakes.MODELS / "double.onnx"), "fp32")
+    assert len(opened) == 2  # a random answer may be the same in each run of one session, or in each new one
 
 
 def test_a_card_says_what_is_known(run: Run, store: str) -> None:

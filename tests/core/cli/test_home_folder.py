@@ -10,13 +10,7 @@ from pilotlight import cli
 from pilotlight.cli.serve import resolve_store
 from pilotlight.recipes.schema import find_recipe_file, list_builtin_recipes, load_recipe
 
-
-@pytest.fixture(autouse=True)
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    (tmp_path / "home").mkdir()
-    monkeypatch.chdir(tmp_path)
-    return tmp_path / "home"
+pytestmark = pytest.mark.usefixtures("home")
 
 
 @pytest.mark.parametrize("url", ["~/store", "file://~/store"])

@@ -217,6 +217,13 @@ def test_predict_refuses(run: Run, url: str, tmp_path: Path, content: str, hint:
     assert (code, out, hint in err) == (2, "", True)
 
 
+def test_predict_takes_no_file_for_json_that_does_not_begin_as_json(run: Run, url: str, tmp_path: Path) -> None:
+    for name, content in (("a.heic", b"\0\0\0\x18ftypheic"), ("a.gif", b"GIF89a"), ("a.opus", b"OggS")):
+        (tmp_path / name).write_bytes(content)
+        code, _, err = run("predict", "double", "--input", str(tmp_path / name), "--url", url)
+        assert (code, "double takes neither files nor texts" in err) == (2, True)
+
+
 def test_serve_prints_its_url_and_ends_on_ctrl_c(store: str) -> None:
     command = [sys.executable, "-c", "from pilotlight.cli import app; app()", "serve", "--port", "0", "--workers", "1"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "layers/core")}

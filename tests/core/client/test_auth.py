@@ -3,7 +3,6 @@
 import hashlib
 import hmac
 import re
-import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import quote, unquote
@@ -13,6 +12,7 @@ import pytest
 from pilotlight.client.auth import Credentials, IamAuth, OfferedIamAuth
 from pilotlight.client.client import Client
 from pilotlight.errors import InvalidInputError
+from tests.threaded_server import serve_in_thread
 
 KEY_ID, SECRET, SESSION, REGION = "AKIDEXAMPLE", "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY", "a session", "eu-central-1"
 FORM = re.compile(
@@ -89,12 +89,9 @@ def signature(method: str, target: str, headers: dict[str, str], body: bytes) ->
 
 @pytest.fixture
 def server() -> Iterator[Checking]:
-    with Checking() as found:
-        thread = threading.Thread(target=found.serve_forever)
-        thread.start()
+    found = Checking()
+    with serve_in_thread(found):
         yield found
-        found.shutdown()
-        thread.join()
 
 
 @pytest.fixture(autouse=True)

@@ -1,7 +1,6 @@
 import json
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -19,6 +18,7 @@ from pilotlight.errors import (
     UnavailableError,
     UnsupportedError,
 )
+from tests.threaded_server import serve_in_thread
 
 CORE = Path(__file__).parents[3] / "layers" / "core"
 
@@ -48,12 +48,9 @@ class Scripted(BaseHTTPRequestHandler):
 @pytest.fixture
 def server() -> Iterator[tuple[str, type[Scripted]]]:
     handler = type("Handler", (Scripted,), {"asked": []})
-    with HTTPServer(("127.0.0.1", 0), handler) as listening:
-        thread = threading.Thread(target=listening.serve_forever)
-        thread.start()
+    listening = HTTPServer(("127.0.0.1", 0), handler)
+    with serve_in_thread(listening):
         yield f"http://127.0.0.1:{listening.server_port}", handler
-        listening.shutdown()
-        thread.join()
 
 
 def test_infer_speaks_v2(server: tuple[str, type[Scripted]]) -> None:

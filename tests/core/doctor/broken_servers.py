@@ -2,13 +2,14 @@
 
 import json
 import ssl
-import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
+
+from tests.threaded_server import serve_in_thread
 
 OF_CONNECTION = {"connection", "content-length", "transfer-encoding", "keep-alive"}
 
@@ -98,9 +99,5 @@ def running(target: str, bend: Bend, tls: ssl.SSLContext | None = None) -> Itera
     proxy = Proxy(target, bend)
     if tls is not None:
         proxy.socket = tls.wrap_socket(proxy.socket, server_side=True)
-    thread = threading.Thread(target=proxy.serve_forever, daemon=True)
-    thread.start()
-    yield f"{'http' if tls is None else 'https'}://127.0.0.1:{proxy.server_port}", proxy
-    proxy.shutdown()
-    thread.join()
-    proxy.server_close()
+    with serve_in_thread(proxy):
+        yield f"{'http' if tls is None else 'https'}://127.0.0.1:{proxy.server_port}", proxy

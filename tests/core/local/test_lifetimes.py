@@ -23,7 +23,7 @@ from pilotlight.errors import InvalidInputError
 from pilotlight.local.gateway import Gateway
 from pilotlight.local.template import GatewayLimits
 from tests.core.local.http_client import get
-from tests.core.local.processes import is_gone, pid_of
+from tests.core.local.processes import is_gone, pid_of, wait_for_connections
 from tests.fakes import eventually
 
 # --- environments are started, shared and ended as on Lambda
@@ -93,7 +93,7 @@ def test_client_that_goes_away_leaves_the_line_and_spares_the_environment(stack:
     with Gateway(stack, port=0, workers=1).serve_in_background() as url:
         before = pid_of(url)
         with raw_request(url, "/act/sleep-served?s=1.2"), raw_request(url, "/act/pid-abandoned"):
-            time.sleep(0.5)  # both have arrived: one is worked on, one waits
+            wait_for_connections(url, 2)  # one is worked on, one waits
         after = get(url, "/act/pid").json
         assert after["pid"] == before
         assert after["seen"] == ["pid", "sleep-served", "pid"]
@@ -133,8 +133,8 @@ def test_requests_in_flight_at_the_end_are_finished(stack: Path) -> None:
     with ThreadPoolExecutor(4) as threads:
         with Gateway(stack, port=0, workers=2).serve_in_background() as url:
             pid = pid_of(url)
-            replies = [threads.submit(get, url, "/act/sleep?s=0.4") for _ in range(4)]
-            time.sleep(0.2)  # all have arrived: two are worked on, two wait
+            replies = [threads.submit(get, url, "/act/sleep?s=1") for _ in range(4)]
+            wait_for_connections(url, 4)  # two are worked on, two wait
         found = [reply.result() for reply in replies]
     assert [(reply.status, reply.headers["connection"]) for reply in found] == [(200, "close")] * 4
     eventually(lambda: is_gone(pid))
@@ -145,7 +145,7 @@ def test_requests_that_outlast_the_grace_are_told_to_come_again(stack: Path) -> 
         with Gateway(stack, port=0, workers=1, drain_s=0.1).serve_in_background() as url:
             pid = pid_of(url)
             replies = [threads.submit(get, url, "/act/sleep?s=1.9") for _ in range(2)]
-            time.sleep(0.2)  # both have arrived: one is worked on, one waits
+            wait_for_connections(url, 2)  # one is worked on, one waits
         found = [reply.result() for reply in replies]
     assert [(reply.status, reply.headers["retry-after"], reply.headers["connection"]) for reply in found] == [
         (503, "1", "close")
@@ -209,15 +209,21 @@ def test_signal_ends_gateway_and_environments(stack: Path, tmp_path: Path, numbe
         assert all(is_gone(pid) for pid in pids)
 
 
+def is_refused(url: str) -> bool:
+    try:
+        socket.create_connection((urlsplit(url).hostname, urlsplit(url).port)).close()
+    except ConnectionRefusedError:
+        return True
+    return False
+
+
 def test_signal_lets_four_requests_finish_and_refuses_new_connections(stack: Path, tmp_path: Path) -> None:
     with served(stack, tmp_path) as (process, url), ThreadPoolExecutor(4) as threads:
         eventually(lambda: len({span["pid"] for span in sleeps(url, 2, 0.1)}) == 2)
-        replies = [threads.submit(get, url, "/act/sleep?s=0.5") for _ in range(4)]
-        time.sleep(0.2)  # all have arrived: two are worked on, two wait
+        replies = [threads.submit(get, url, "/act/sleep?s=1") for _ in range(4)]
+        wait_for_connections(url, 4, process.pid)  # two are worked on, two wait
         process.send_signal(signal.SIGTERM)
-        time.sleep(0.2)
-        with pytest.raises(OSError, match="refused"):
-            get(url, "/act/pid")
+        eventually(lambda: is_refused(url))
         assert [reply.result().status for reply in replies] == [200] * 4
         output, _ = process.communicate(timeout=60)
         assert (process.returncode, output) == (0, "served\n")

@@ -234,6 +234,10 @@ def test_what_is_no_sound_is_said_with_its_place() -> None:
     assert refuse(good, b"%PDF-1.7") == ("Audio 1 is no WAV, FLAC, OGG or MP3: its 8 bytes start with b'%PDF-1.7'.")
     assert refuse(b"") == "Audio 0 is no WAV, FLAC, OGG or MP3: its 0 bytes start with b''."
     assert refuse(b"\xff\xd8\xff\xe0").startswith("Audio 0 is no WAV")
+    others = {b"\0\0\0\x20ftypM4A ": "M4A", b"FORM": "AIFF", b"\x1aE\xdf\xa3": "WebM", b"\xff\xf1P": "AAC"}
+    for start, name in others.items():
+        assert f"{name}" in refuse(start)
+        assert refuse(start).endswith("; convert it to WAV, FLAC, OGG or MP3.")
     assert refuse(b"fLaC" * 20) == ("Audio 0 is damaged, or no FLAC, OGG or MP3 file: unknown error in flac decoder.")
     assert refuse(b"OggS" * 20).startswith("Audio 0 is damaged, or no FLAC, OGG or MP3 file: ")
     assert refuse(b"\xff\xfb\x90\x64") == "Audio 0 is damaged, or no FLAC, OGG or MP3 file: Format not recognised."

@@ -2,7 +2,9 @@
 
 import base64
 import io
+import struct
 import zlib
+from urllib.parse import quote
 
 import numpy as np
 import pytest
@@ -49,6 +51,21 @@ def test_bytes_and_base64_are_the_same_image() -> None:
     raw = file(NOISE)
     wrapped = base64.encodebytes(raw).decode()
     for sent in (raw, base64.b64encode(raw).decode(), f"data:image/png;base64,{wrapped}"):
+        np.testing.assert_array_equal(one(sent), NOISE)
+
+
+def test_base64_of_urls_and_every_data_url_are_the_same_image() -> None:
+    raw = file(NOISE)
+    plain, safe = base64.b64encode(raw).decode(), base64.urlsafe_b64encode(raw).decode()
+    assert "+" in plain  # or else the alphabets would not differ
+    for sent in (
+        safe,
+        safe.rstrip("="),
+        plain.rstrip("="),
+        f"DATA:IMAGE/PNG;BASE64,{plain}",
+        f"data:image/png;charset=utf-8;base64,{quote(plain, safe='')}",
+        f"data:image/png,{quote(raw)}",
+    ):
         np.testing.assert_array_equal(one(sent), NOISE)
 
 
@@ -131,6 +148,19 @@ def test_exif_turns_the_image_upright(orientation: int) -> None:
     np.testing.assert_array_equal(one(file(picture, exif=exif)), upright[orientation])
 
 
+@pytest.mark.parametrize("kind", ["PNG", "WEBP"])
+def test_exif_that_does_not_read_turns_nothing(kind: str) -> None:
+    raw = file(NOISE, kind, exif=b"Exif\0\0garbage", **({"lossless": True} if kind == "WEBP" else {}))
+    np.testing.assert_array_equal(one(raw), NOISE)
+
+
+def test_a_wrong_tag_beside_the_orientation_does_not_matter() -> None:
+    """Cameras write them; Pillow reads such EXIF and fails to write it again."""
+    tags = struct.pack("<HHII", 0x0112, 3, 1, 6) + struct.pack("<HHI4s", 0x0132, 4, 1, b"2026")
+    exif = b"Exif\0\0II*\0" + struct.pack("<IH", 8, 2) + tags + bytes(4)
+    np.testing.assert_array_equal(one(file(NOISE, exif=exif)), np.rot90(NOISE, 3))
+
+
 def test_grey_palette_and_one_bit_images_become_colours() -> None:
     palette = Pillow.fromarray(NOISE).quantize(16)
     np.testing.assert_array_equal(one(file(palette)), np.asarray(palette.convert("RGB")))
@@ -191,6 +221,12 @@ def bomb(width: int, height: int) -> bytes:
         (b"", "neither PNG nor JPEG: its 0 bytes"),
         ("not base64!", "Image 0 is not base64, which JSON needs for bytes"),
         ("é", "Image 0 is not base64"),
+        ("abcde", "Image 0 is not base64"),
+        ("https://example.com/a.png", "is the address 'https://example.com/a.png', which is not fetched"),
+        ("data:image/png;base64", "is a data URL without a comma"),
+        (b"\0\0\0\x18ftyphevc", "which is HEIC, as iPhones write it; convert it to JPEG, PNG or WebP"),
+        (b"\0\0\0\x1cftypavis", "which is AVIF; convert it"),
+        (b"II+\0\x08\0\0\0", "which is BigTIFF; convert it"),
         (file(NOISE)[:200], "Image 0 is damaged: .*truncated"),
         (file(NOISE, "JPEG")[:-300], "Image 0 is damaged: .*truncated"),
         (b"\x89PNG\r\n\x1a\n", "Image 0 cannot be read"),

@@ -55,6 +55,42 @@ def test_numbers_may_come_as_text() -> None:
     np.testing.assert_allclose(rows(given), rows(people()), atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("categories", "written"),
+    [
+        (("1", "2"), ["1.0", "2.00", "2", "1"]),  # pandas writes whole numbers so where some are missing
+        (("1.0", "2.0"), ["1", "2", "2.0", "1.00"]),
+        (("False", "True"), ["FALSE", "true", "True", "false"]),  # R and JSON
+        ((" red", "blue "), ["red", "blue", " blue", "red "]),
+    ],
+)
+def test_a_category_is_known_however_it_is_written(categories: tuple[str, str], written: list[str]) -> None:
+    column = TableColumn(name="a", categories=categories, encoding="index", unknown="refuse")
+    assert rows({"a": texts(*written)}, (column,)).ravel().tolist() == [0, 1, 1, 0]
+
+
+def test_categories_that_are_alike_are_not_taken_for_each_other() -> None:
+    column = TableColumn(name="a", categories=("1", "1.0", "007"), encoding="index", unknown="refuse")
+    assert rows({"a": texts("1", "1.0", "007")}, (column,)).ravel().tolist() == [0, 1, 2]
+    for text in ("1.00", "7", "7.0", "red"):
+        with pytest.raises(InvalidInputError, match=r"which is none of"):
+            rows({"a": texts(text)}, (column,))
+
+
+@pytest.mark.parametrize("gap", ["NA", "nan", "NULL", "#N/A", " "])
+def test_words_for_a_missing_value_are_those_of_a_csv_body(gap: str) -> None:
+    found = rows(people(age=texts(gap, "50"), city=texts(gap, "Bern")))
+    np.testing.assert_array_equal(found, rows(people(age=np.array([np.nan, 50.0]), city=texts(None, "Bern"))))
+    known = TableColumn(name="a", categories=("NA", "EU"), missing="EU")  # Namibia, or North America
+    assert rows({"a": texts("NA", "")}, (known,)).tolist() == [[1, 0], [0, 1]]
+
+
+@pytest.mark.parametrize("text", ["1_000", "٣", "0x1F", "1e", "infinity"])
+def test_what_python_alone_takes_for_a_number_is_refused(text: str) -> None:
+    with pytest.raises(InvalidInputError, match=r"Column .age., row 0, is .*, expected a number"):
+        rows(people(age=texts(text, "50")))
+
+
 def test_truth_values_may_come_as_text() -> None:
     found = rows({"a": texts("True", "false", "1", "FALSE")}, (TableColumn(name="a"),))
     assert found.ravel().tolist() == [1, 0, 1, 0]

@@ -71,10 +71,16 @@ def test_other_chunks_of_odd_size_are_passed_over() -> None:
     np.testing.assert_array_equal(read(file)[:, 0] * 32768, [1, -2, 32767])
 
 
-@pytest.mark.parametrize("size", [0, 0xFFFFFFFF])
+@pytest.mark.parametrize("size", [0, 0x7FFFF000, 0x7FFFFFDB, 0x80000000, 0xFFFFFF00, 0xFFFFFFDB, 0xFFFFFFFF])
 def test_a_streamed_file_ends_where_it_ends(size: int) -> None:
     file = build(describe(), chunk(b"data", struct.pack("<2h", 5, 6), size))
-    np.testing.assert_array_equal(read(file)[:, 0] * 32768, [5, 6])
+    for riff_size in (0, 36, min(size + 36, 0xFFFFFFFF)):  # SoX, Python's wave, arecord and ffmpeg
+        sent = file[:4] + struct.pack("<I", riff_size) + file[8:]
+        np.testing.assert_array_equal(read(sent)[:, 0] * 32768, [5, 6])
+
+
+def test_chunks_behind_no_samples_are_no_samples() -> None:
+    assert read(build(describe(), chunk(b"data", b""), chunk(b"LIST", b"INFOISFT\4\0\0\0Lavf"))).size == 0
 
 
 def test_an_unfinished_last_sample_does_not_count() -> None:
@@ -91,7 +97,8 @@ def test_an_unfinished_last_sample_does_not_count() -> None:
             build(describe(), chunk(b"data", b"\0" * 8, 4000)),
             "is cut off: it promises 4,000 bytes of samples, and has 8",
         ),
-        (build(describe(0x11)), "encoding 0x0011"),
+        (build(describe(0x11)), "encoding 0x0011, which is IMA ADPCM; PCM"),
+        (build(describe(0x1234)), "encoding 0x1234; PCM"),
         (build(describe(channels=0)), "0 channels"),
         (build(describe(frame_bytes=0, bits=0)), "do not go together"),
         (build(describe(frame_bytes=5, bits=40)), "do not go together"),

@@ -255,7 +255,10 @@ def publish_often(url: str, worker: int, times: int, found: "multiprocessing.Que
         found.put(registry.publish_version(fakes.draft(), {"model.onnx": content}).version)
 
 
-@pytest.mark.parametrize("kind", ["disk", "bucket_url", "weak_bucket_url"])
+SLOW_KINDS = [pytest.param(kind, marks=pytest.mark.slow) for kind in ("bucket_url", "weak_bucket_url")]
+
+
+@pytest.mark.parametrize("kind", ["disk", *SLOW_KINDS])
 def test_eight_processes_publish_at_once(kind: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     url = str(tmp_path / "store") if kind == "disk" else str(request.getfixturevalue(kind))
     context = multiprocessing.get_context("spawn")

@@ -7,7 +7,7 @@ import pytest
 
 from pilotlight.contracts.manifest import Datatype, TensorSpec
 from pilotlight.errors import ModelRefusedError
-from pilotlight.runtime import golden, golden_recorder
+from pilotlight.runtime import golden, request_search
 from pilotlight.runtime.golden_recorder import Feeds, generate_feeds, generate_input, record_golden_requests
 from pilotlight.runtime.session import Session, open_session
 from tests import fakes
@@ -59,8 +59,10 @@ def test_what_is_no_number_is_not_recorded() -> None:
 
 
 def test_what_does_not_end_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(golden_recorder, "MAX_RUN_SECONDS", 0.1)
-    assert generate_feeds(graph("endless")) == ()
+    monkeypatch.setattr(request_search, "SEARCH_SECONDS", 0.1)
+    result = request_search.search_requests(graph("endless"), seconds=0.1)
+    assert (result.feeds, result.tries) == ([], 1)
+    assert "still computing" in result.refusal
 
 
 def test_whole_numbers_are_indices_of_any_table() -> None:

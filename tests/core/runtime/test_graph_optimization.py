@@ -6,6 +6,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import onnxruntime as ort
 import pytest
 from msgspec import structs
 
@@ -51,6 +52,11 @@ def test_a_small_graph_is_published_as_it_is(tmp_path: Path) -> None:
         Variant("model.onnx"),
         {"model.onnx": DIGITS},
     )
+
+
+def test_a_small_graph_is_not_opened_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ort, "InferenceSession", None)
+    graph_optimization.build_variant(DIGITS, "model.onnx", tmp_path)
 
 
 @pytest.mark.usefixtures("small_is_large")

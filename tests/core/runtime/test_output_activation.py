@@ -8,7 +8,7 @@ import pytest
 from pilotlight.runtime.onnx_graph import read_onnx_graph
 from pilotlight.runtime.output_activation import find_activation, judge_answers
 from tests.fakes import MODELS
-from tests.graph_writer import FLOAT, attribute, model, node, part, parts, tensor, value
+from tests.graph_writer import FLOAT, model, node, part, parts, tensor, value
 
 ENDS = [value("x", FLOAT, ["n", 3])], [value("y", FLOAT, ["n", 3])]
 ONE = tensor("one", np.array([1.0], np.float32))
@@ -124,10 +124,3 @@ def test_usual_graphs_are_read() -> None:
         graph = read_onnx_graph(path)
         assert graph.outputs
         assert all(name in graph.producers or name in graph.inputs for name in graph.outputs)
-
-
-def test_attributes_are_read(tmp_path: Path) -> None:
-    held = node("LeakyRelu", ["x"], ["y"], alpha=0.5, count=-3, mode="odd") + part(5, attribute("many", [1, 2]))
-    (tmp_path / "m.onnx").write_bytes(model([held], *ENDS))
-    found = read_onnx_graph(tmp_path / "m.onnx").producers["y"].attributes
-    assert found == {"alpha": 0.5, "count": -3, "mode": "odd", "many": None}

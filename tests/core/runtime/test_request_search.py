@@ -53,6 +53,15 @@ CASES = {
     "indices of a small table": (
         [node("Gather", ["w", "ids"], ["y"])], [value("ids", INT64, ["n", "t"])], [floats("w", 2, 5)],
     ),
+    "a divisor": (
+        [node("Mod", ["x", "d"], ["m"]), node("Cast", ["m"], ["y"], to=FLOAT)],
+        [value("x", INT64, [6]), value("d", INT64, [6])], [],
+    ),
+    "factors of a size": (
+        [node("Resize", ["x", "", "s"], ["y"], mode="nearest")],
+        [value("x", FLOAT, [1, 1, 2, 2]), value("s", FLOAT, [4])], [],
+    ),
+    "a shape": ([node("Expand", ["x", "s"], ["y"])], [value("x", FLOAT, [1, 3, 1]), value("s", INT64, [2])], []),
     "no inputs": ([node("Identity", ["w"], ["y"])], [], [floats("w", 2)]),
 }  # fmt: skip
 

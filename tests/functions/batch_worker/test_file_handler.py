@@ -1,5 +1,6 @@
 """What becomes of files of the inbox: every line is answered once, whatever dies on the way."""
 
+import gzip
 import hashlib
 import io
 import json
@@ -193,6 +194,51 @@ def test_tables_of_excel_and_r_are_read_or_told(place: Place) -> None:
     assert "'size;colour', with semicolons in it" in place.document("table/e.csv/manifest.json")["refused"]
     place.upload("table/n.jsonl", b'{"size": "1.5", "colour": "red"}\n{"colour": "blue", "size": true}\n')
     assert [each["outputs"][0]["data"] for each in place.result("table/n.jsonl")] == [[3, 2, 0], [2, 0, 2]]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '"size","colour"\n"1",NA,"red"\n"2",2,NA\n',  # R's write.table(sep = ",")
+        "\n \nsize,colour\nNA,red\n2,\n",
+        "sep=,\r\nsize,colour\r\n,red\r\n2,null\r\n",
+        "size,colour\n,red,\n2,,\n",
+    ],
+)
+def test_the_inbox_reads_tables_as_a_body_is_read(place: Place, text: str) -> None:
+    columns = (
+        TableColumn(name="size", missing=1.0),
+        TableColumn(name="colour", categories=("red", "blue"), missing="blue"),
+    )
+    draft = replace(fakes.draft("table"), task="tabular", preprocess=TablePreprocessing(input="x", columns=columns))
+    place.registry.publish_version(draft, {"model.onnx": fakes.graph("double")})
+    place.upload("table/a.csv", text.encode())
+    assert [each["outputs"][0]["data"] for each in place.result("table/a.csv.jsonl")] == [[2, 2, 0], [4, 0, 2]]
+
+
+def test_row_names_are_no_feature_where_the_model_has_room_for_them(place: Place) -> None:
+    place.upload("double/a.csv", b'"a","b"\n"1",2,3\n"2",4,5\n')
+    assert all("shape [1, 2], expected [batch, 3]" in each["error"] for each in place.result("double/a.csv.jsonl"))
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "says"),
+    [
+        ("a.csv", "a,b,c\n1,2,3\n".encode("utf-16"), "The file is UTF-16; save it as UTF-8"),
+        ("a.jsonl", "[1, 2, 3]\n".encode("utf-16"), "The file is UTF-16; save it as UTF-8"),
+        ("a.csv", gzip.compress(b"a,b,c\n1,2,3\n", mtime=0), "compressed with gzip; unpack it"),
+        ("a.csv", b"PK\x03\x04", "as a workbook of Excel is; save it as CSV UTF-8"),
+        ("a.csv", b"a,b,c\r1,2,3\r", "a carriage return without a line feed"),
+    ],
+)
+def test_a_file_that_is_no_text_is_told_for_what_it_is(place: Place, name: str, data: bytes, says: str) -> None:
+    place.upload(f"double/{name}", data)
+    assert says in place.document(f"double/{name.removesuffix('.jsonl')}/manifest.json")["refused"]
+
+
+def test_a_table_without_names_is_told_row_by_row(place: Place) -> None:
+    place.upload("double/a.csv", b"1,2,3\n4,5,6\n")
+    assert "put a line of names before it" in place.result("double/a.csv.jsonl")[0]["error"]
 
 
 @pytest.mark.parametrize("folder", ["double/", "", "a/b/"])

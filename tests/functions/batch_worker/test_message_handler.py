@@ -1,5 +1,6 @@
 """What becomes of messages and events: one answer for each key, and only those fail that must."""
 
+import base64
 import gzip
 import json
 import os
@@ -308,6 +309,38 @@ def test_message_by_a_topic_is_answered_with_its_attributes(place: Place) -> Non
     path = "messages/165545c9-2a5c-472c-8df2-7ff2be2b3b1b.json"
     assert place.document(path)["outputs"] == [ANSWER]
     assert place.handle(direct, None) == {"done": [f"outbox/{path}"]}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        base64.b64encode(json.dumps(BODY).encode()).decode(),
+        base64.encodebytes(json.dumps(BODY, indent=1).encode()).decode(),
+        base64.b64encode(json.dumps(BODY, indent="\t").replace("\n", "\r\n").encode()).decode(),
+        json.dumps(json.dumps(BODY)),
+        json.dumps(json.dumps(BODY, indent=1)),
+        "\ufeff" + json.dumps(BODY),
+    ],
+)
+def test_body_in_base64_or_in_a_text_of_json_is_that_body(place: Place, text: str) -> None:
+    assert not failed(place, record("a", text), record("b", by_topic(BODY) | {"Message": text}))
+    assert [place.document(f"messages/{key}.json")["outputs"] for key in "ab"] == [[ANSWER], [ANSWER]]
+
+
+def test_a_text_that_begins_as_base64_of_an_object_is_itself(place: Place) -> None:
+    assert failed(place, record("a", "eyJ is no base64"), record("b", "eyJhIjo"), record("c", '"{ no JSON')) == [*"abc"]
+
+
+def test_records_of_a_pipe_are_those_of_its_queue(place: Place) -> None:
+    """Without an object around them; an enrichment leaves out what it does not know."""
+    first, second, broken = record("a", BODY), record("b", BODY), record("c", "{")
+    del second["messageAttributes"], second["attributes"]
+    answer = place.handle([first, second, broken], None)
+    assert answer == {"batchItemFailures": [{"itemIdentifier": "c"}]}
+    assert [place.document(f"messages/{key}.json")["outputs"] for key in "ab"] == [[ANSWER], [ANSWER]]
+    for event in ("text", None, 5, [BODY]):
+        with pytest.raises(InvalidInputError, match=r"The event "):
+            place.handle(event, None)  # type: ignore[arg-type]  # as Lambda may be invoked
 
 
 @pytest.mark.parametrize(

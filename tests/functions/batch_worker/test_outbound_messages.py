@@ -10,17 +10,20 @@ from typing import Any
 
 import boto3
 import hypothesis.strategies as st
+import numpy as np
 import pytest
 from hypothesis import given
 
 from functions.batch_worker import caution, file_handler, file_job, record_reader
 from functions.batch_worker.handler import BatchWorker, build_batch_worker
 from functions.batch_worker.input_file import split_byte_ranges
-from functions.batch_worker.inputs import CsvRow
+from functions.batch_worker.inputs import BatchCall, CsvRow
+from functions.batch_worker.line_formats import OpenAIBatchFormat
 from pilotlight.contracts.batch import BatchRequest, batch_document_path, generate_sortable_id
 from pilotlight.contracts.codec import encode_document
+from pilotlight.contracts.manifest import ManifestFile
 from pilotlight.errors import InvalidInputError, StoreError
-from pilotlight.registry.registry import Registry
+from pilotlight.registry.registry import Registry, build_manifest
 from pilotlight.settings import Settings
 from pilotlight.storage.object_store import ObjectStore, open_store
 from tests import fakes
@@ -267,5 +270,22 @@ def test_tables_read_in_spans_are_the_table(rows: list[tuple[str, str]], length:
 
 def rows_of(data: bytes, start: int, first: int) -> list[record_reader.InputItem]:
     return list(
-        record_reader.parse_csv_rows(["a", "b"], record_reader.split_lines([data] if data else [], start, first))
+        record_reader.parse_csv_rows(
+            record_reader.TableHeader(["a", "b"]), record_reader.split_lines([data] if data else [], start, first)
+        )
     )
+
+
+def test_nan_in_a_call_of_a_batch_is_taken_as_over_http() -> None:
+    """As python's json.dumps writes it; V2's decoder sees the line's own bytes, also where others look like them."""
+    line_format = OpenAIBatchFormat("batch_1", "/v2/models/double/infer")
+    body = '{"inputs": [{"name": "x", "shape": [1, 3], "datatype": "FP32", "data": [NaN, 0e0, 3]}], "id": "NaN"}'
+    line = f'{{"custom_id": "NaN", "url": "/v2/models/double/infer", "body": {body}, "method": "POST"}}'.encode()
+    data = line + b"\n" + line.replace(b'"custom_id": "NaN"', b'"custom_id": "b"').replace(b"NaN, 0e0", b"nan, 0e0")
+    total, errors = line_format.validate_lines(record_reader.split_lines([data]))
+    assert (total, [(error.line, error.code) for error in errors]) == (2, [(2, "invalid_json_line")])
+    call = line_format.parse_line(line)
+    assert isinstance(call, BatchCall)
+    assert (call.data.decode(), call.custom_id) == (body, "NaN")
+    model = build_manifest(fakes.draft(), (ManifestFile("model.onnx", 1, "0" * 64),))
+    np.testing.assert_array_equal(call.to_infer_request(model).tensors["x"], [[np.nan, 0, 3]])

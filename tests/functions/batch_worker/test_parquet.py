@@ -84,6 +84,30 @@ def test_a_column_of_lists_is_an_input(place: Place) -> None:
     assert found == [[2, 4, 6], [8, 10, 12]]
 
 
+def test_an_infinite_number_is_refused_in_its_row_and_not_missing(houses: Place) -> None:
+    model = replace(
+        fakes.draft("houses"),
+        task="tabular",
+        preprocess=TablePreprocessing(
+            input="x", columns=tuple(TableColumn(name=name, missing=0.0) for name in ("size", "rooms", "age"))
+        ),
+    )
+    houses.registry.publish_version(model, {"model.onnx": fakes.graph("double")})
+    rows = {"size": [1.0, FOREVER, None, float("nan")], "rooms": [3, 4, 5, 6], "age": [1.0, 2.0, -FOREVER, 4.0]}
+    houses.upload("houses:2/b.parquet", table(rows))
+    first, second, third, fourth = houses.result("houses:2/b.parquet.jsonl")
+    assert (first["outputs"][0]["data"], fourth["outputs"][0]["data"]) == ([2, 6, 2], [0, 12, 8])
+    assert "'size', row 0, is 'Infinity'" in second["error"]
+    assert "'age', row 0, is '-Infinity'" in third["error"]
+    assert table_rows.spell_infinities([[1.0, -FOREVER], None, [2.0]]) == [[1.0, "-Infinity"], None, [2.0]]
+
+
+def test_the_index_of_pandas_is_no_column(place: Place) -> None:
+    rows = {"a": [1.0, 4.0], "b": [2.0, 5.0], "c": [3.0, 6.0], "__index_level_0__": [7, 8]}
+    place.upload("double/a.parquet", table(rows))
+    assert [line["outputs"][0]["data"] for line in place.result("double/a.parquet.jsonl")] == [[2, 4, 6], [8, 10, 12]]
+
+
 def test_rows_are_laid_out_once_for_a_state_of_the_table(houses: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     read = []
     as_it_was = parquet.iterate_json_lines

@@ -1,5 +1,6 @@
 """Files as bodies: a photograph in, a name out, under both protocols, alone or in a form."""
 
+import base64
 import gzip
 import io
 import json
@@ -14,9 +15,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from functions.predict.handler import build_predict_handler
+from pilotlight.api import file_bodies
 from pilotlight.api.multipart_form import parse_form
 from pilotlight.contracts.manifest import TensorSpec
-from pilotlight.contracts.processing import ClassificationPostprocessing, ImagePreprocessing
+from pilotlight.contracts.processing import ClassificationPostprocessing, ImagePreprocessing, TextPreprocessing
 from pilotlight.errors import InvalidInputError
 from pilotlight.registry.registry import Registry
 from pilotlight.settings import Settings
@@ -131,10 +133,58 @@ def test_json_under_any_media_type_is_still_json(call: Function) -> None:
     assert (status, sentence[:32]) == (400, "The body is not an infer request")
 
 
+def test_an_object_whose_type_does_not_tell_is_json_of_mlflow_too(call: Function) -> None:
+    """As curl -d sends it, which says that it is a form."""
+    path, body = "/invocations?model=double", b' {"instances": [[1, 2, 3]]}'
+    for kind in ("application/x-www-form-urlencoded", "application/octet-stream"):
+        assert call(path, body, {"content-type": kind}) == (200, {"predictions": [[2, 4, 6]]})
+        compressed = {"content-type": kind, "content-encoding": "gzip"}
+        assert call(path, gzip.compress(body), compressed) == (200, {"predictions": [[2, 4, 6]]})
+    assert call.refusal(path, b"a=1&b=2", {"content-type": "application/x-www-form-urlencoded"})[0] == 415
+
+
 def test_a_form_brings_numbers_too(call: Function) -> None:
     body, headers = form(("x", "", "", b"[[1, 2, 3], [4, 5, 6]]"))
     assert call("/v2/models/double/infer", body, headers)[1]["outputs"][0]["data"] == [2, 4, 6, 8, 10, 12]
     assert call("/invocations?model=double", body, headers)[1] == {"predictions": [[2, 4, 6], [8, 10, 12]]}
+
+
+@pytest.mark.parametrize("path", [INFER, INVOCATIONS])
+def test_a_field_may_have_its_file_in_base64(call: Function, path: str) -> None:
+    encoded = base64.b64encode(RED)
+    for sent in (encoded, b"data:image/jpeg;base64," + encoded):
+        assert call.names(path, *form(("image", "", "", sent))) == ["red"]
+    name = f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="image"; filename="a.jpg"\r\n'
+    for kind, sent in (("base64", base64.encodebytes(RED)), ("Binary", RED)):
+        body = f"{name}Content-Transfer-Encoding: {kind}\r\n\r\n".encode() + sent + f"\r\n--{BOUNDARY}--\r\n".encode()
+        assert call.names(path, body, {"content-type": f"multipart/form-data; boundary={BOUNDARY}"}) == ["red"]
+
+
+def test_texts_are_of_the_charset_that_they_declare(call: Function) -> None:
+    path, text = "/v2/models/echo-bytes/infer", '[["žluť"]]'
+    for charset in ("utf-8", "utf-16", "utf-16le"):
+        head = (
+            f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="x"\r\nContent-Type: text/plain; charset={charset}'
+        )
+        body = head.encode() + b"\r\n\r\n" + text.encode(charset) + f"\r\n--{BOUNDARY}--\r\n".encode()
+        status, answer = call(path, body, {"content-type": f"multipart/form-data; boundary={BOUNDARY}"})
+        assert (status, answer["outputs"][0]["data"]) == (200, ["žluť"])
+
+
+@pytest.mark.parametrize("charset", ["utf-8", "utf-16", "utf-16le", "iso-8859-1"])
+def test_a_text_is_of_the_charset_that_its_type_declares(charset: str) -> None:
+    model = fakes.stepped(
+        TextPreprocessing(tokenizer="tokenizer.json"),
+        of=((TensorSpec("x", "INT64", ("batch", 2)),), fakes.ROW[1]),
+    )
+    request = file_bodies.decode_file_request("Müller".encode(charset), f"text/plain; charset={charset}", model)
+    assert request.tensors["text"].tolist() == ["Müller"]
+
+
+def test_a_form_has_nan_and_any_boundary(call: Function) -> None:
+    body = b'--=_/x\r\nContent-Disposition: form-data; name="x"\r\n\r\n[[NaN, 2, 3]]\r\n--=_/x--\r\n'
+    status, answer = call("/v2/models/double/infer", body, {"content-type": "multipart/form-data; boundary==_/x"})
+    assert (status, answer["outputs"][0]["data"]) == (200, [None, 4, 6])
 
 
 REFUSALS = [
@@ -152,6 +202,8 @@ REFUSALS = [
     (INFER, RED, {"content-type": "multipart/form-data"}, 415, "multipart/form-data without a boundary"),
     (INFER, b"--x--", {"content-type": "multipart/form-data; boundary=y"}, 400, "The body is no multipart form"),
     (INFER, *form(("image", "", "", b"hello")), 400, "Image 0 is neither PNG nor JPEG"),
+    (INFER, *form(("image", "", "", b"aGVsbG8=")), 400, "Image 0 is neither PNG nor JPEG: its 5 bytes"),
+    (INFER, RED, JPEG | {"content-encoding": "br"}, 415, "Content-Encoding 'br' is not served; use gzip, deflate"),
     (INFER, *form(("a", "a.jpg", "image/jpeg", RED), ("b", "b.jpg", "image/jpeg", RED)), 400, "'image' is missing"),
     (INFER, *form(("image", "a.wav", "audio/wav", RED)), 415, "The form's file 'a.wav' is 'audio/wav'"),
     (INVOCATIONS, RED, {"content-type": "text/html"}, 415, "The body is 'text/html', which photographs does not take"),

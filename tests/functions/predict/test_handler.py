@@ -14,7 +14,7 @@ import pytest
 import pilotlight
 from functions.predict.handler import build_predict_handler
 from functions.predict.v2_endpoints import V2Endpoints
-from pilotlight.api import v2
+from pilotlight.api import v2_metadata
 from pilotlight.api.model_statistics import ModelStatistics
 from pilotlight.api.router import Router
 from pilotlight.contracts.manifest import TensorSpec
@@ -80,7 +80,7 @@ def test_health(call: Function) -> None:
 
 def test_server_metadata(call: Function) -> None:
     status, body = call("GET", "/v2")
-    assert (status, body["name"], body["extensions"]) == (200, "pilotlight", list(v2.EXTENSIONS))
+    assert (status, body["name"], body["extensions"]) == (200, "pilotlight", list(v2_metadata.EXTENSIONS))
     assert re.fullmatch(r"\d+\.\d+\.\d+", body["version"])
 
 
@@ -291,7 +291,7 @@ def test_a_store_that_is_away_is_503(registry: Registry) -> None:
 
 def test_config(call: Function) -> None:
     status, body = call("GET", "/v2/models/double/config")
-    assert (status, body["name"], body["platform"], body["max_batch_size"]) == (200, "double", v2.PLATFORM, 0)
+    assert (status, body["name"], body["platform"], body["max_batch_size"]) == (200, "double", v2_metadata.PLATFORM, 0)
     assert body["input"] == [{"name": "x", "data_type": "TYPE_FP32", "dims": [-1, 3]}]
     assert body["output"] == [{"name": "y", "data_type": "TYPE_FP32", "dims": [-1, 3]}]
     assert call("GET", "/v2/models/double/versions/candidate/config")[0] == 200

@@ -8,7 +8,7 @@ import re
 import zlib
 from io import BytesIO
 
-from pilotlight.errors import InvalidInputError, TooLargeError, UnsupportedError
+from pilotlight.errors import InvalidInputError, TooLargeError, UnsupportedTypeError
 
 # Of a body once decompressed: 6 MB of gzip may hold a thousand times as much.
 MAX_DECOMPRESSED_BYTES = 64_000_000
@@ -21,18 +21,18 @@ ZLIB_WINDOW_BITS = {
     "deflate": zlib.MAX_WBITS,
 }  # zlib's window bits; HTTP's deflate is a zlib stream
 
+GZIP_NAMES = {"x-gzip": "gzip"}  # its older name; RFC 9110, 8.4.1.3
+
 
 def decompress_body(body: bytes, encoding: str, max_bytes: int | None = None) -> bytes:
     """Decompress a body by its `Content-Encoding`; never hold more than `max_bytes` of it, by default the constant.
 
-    Raises `InvalidInputError` for bytes of another encoding, `TooLargeError` beyond the limit, `UnsupportedError` for
-    an unknown encoding.
+    Raises `InvalidInputError` for bytes of another encoding, `TooLargeError` beyond the limit, `UnsupportedTypeError`
+    for an unknown encoding, or for one within another.
     """
-    encoding = encoding.strip().lower().replace("x-gzip", "gzip")  # its older name; RFC 9110, 8.4.1.3
-    if encoding in ("", "identity"):
+    encoding = parse_encoding(encoding)
+    if not encoding:
         return body
-    if encoding not in ZLIB_WINDOW_BITS:
-        raise UnsupportedError(f"Content-Encoding {encoding!r} is not served; use {', '.join(ZLIB_WINDOW_BITS)}.")
     limit = max(1, MAX_DECOMPRESSED_BYTES if max_bytes is None else max_bytes)  # for zlib, 0 is no limit
     window_bits = ZLIB_WINDOW_BITS[encoding]
     if encoding == "deflate" and not has_zlib_header(body):
@@ -47,6 +47,17 @@ def decompress_body(body: bytes, encoding: str, max_bytes: int | None = None) ->
     if not stream.eof:
         raise InvalidInputError(f"The body ends in the middle of its {encoding}.")
     return decompress_gzip_members(body, encoding, limit) if stream.unused_data else data
+
+
+def parse_encoding(text: str) -> str:
+    """Parse a `Content-Encoding` to the one of ours that it names; empty if the body is as it is."""
+    names = [name.strip().lower() for name in text.split(",")]  # which is a list; RFC 9110, 8.4
+    applied = [GZIP_NAMES.get(name, name) for name in names if name not in ("", "identity")]
+    if len(applied) > 1 or not ZLIB_WINDOW_BITS.keys() >= set(applied):
+        raise UnsupportedTypeError(
+            f"Content-Encoding {', '.join(applied)[:100]!r} is not served; use {', '.join(ZLIB_WINDOW_BITS)}."
+        )
+    return applied[0] if applied else ""
 
 
 def has_zlib_header(body: bytes) -> bool:

@@ -17,10 +17,13 @@ import numpy as np
 
 from pilotlight.api import mlflow, v2
 from pilotlight.api.http import JSON
-from pilotlight.api.multipart_form import FORM_TYPE, FormPart, parse_form
+from pilotlight.api.multipart_form import FIELD_TYPE, FORM_TYPE, FormPart, parse_form
 from pilotlight.api.request_limits import UNLIMITED, UNTYPED_COST, RequestLimits
+from pilotlight.api.text_encoding import convert_to_utf8
+from pilotlight.api.v2_json import replace_nan_with_null
 from pilotlight.contracts.manifest import Manifest
 from pilotlight.errors import InvalidInputError, UnsupportedTypeError
+from pilotlight.processing.file_bytes import decode_file_bytes
 from pilotlight.processing.input_validation import check_row_count
 from pilotlight.processing.signature import CallSignature, SignatureInput, list_signatures
 from pilotlight.runtime.datatypes import Array
@@ -38,6 +41,13 @@ def is_json(body: bytes, content_type: str) -> bool:
     if head.startswith((b"{", b"\xef\xbb\xbf{")):
         return True
     return parse_media_type(content_type) in UNTOLD_TYPES and b"\0" not in head and head[:1] < b"\x80"
+
+
+def is_untold_object(body: bytes, content_type: str) -> bool:
+    """Return whether a body is an object in JSON whose type does not tell, as `curl -d` sends it unless told to."""
+    if parse_media_type(content_type) not in (*UNTOLD_TYPES, ANY_BYTES):
+        return False
+    return body[:1024].lstrip().startswith((b"{", b"\xef\xbb\xbf{"))
 
 
 def parse_media_type(content_type: str) -> str:
@@ -69,6 +79,8 @@ def decode_file_request(
     check_media_type(kind, given, manifest, text_types)
     if not body:
         raise InvalidInputError("The body is empty; send the bytes of a file, as curl's --data-binary @FILE does.")
+    if not given.opaque:
+        body = convert_to_utf8(body, content_type)
     return build_request(
         manifest, signature, {given.spec.name: build_elements([body], given, limits)}, limits, parse_query(query)
     )
@@ -204,10 +216,25 @@ def build_field_tensor(
         for part in parts:
             if part.filename and given.opaque and part.media_type != ANY_BYTES:
                 check_part_type(part, given, manifest)
-        return build_elements([part.data for part in parts], given, limits)
+        return build_elements([get_file(part, opaque=given.opaque) for part in parts], given, limits)
     values = [parse_field(part, limits) for part in parts]
     nested = values[0] if len(values) == 1 and isinstance(values[0], list) else values
     return mlflow.build_tensor(nested, given, is_text=is_flat_text(nested))
+
+
+def get_file(part: FormPart, *, opaque: bool) -> bytes:
+    """Return what a part brings: a text in UTF-8, or the bytes of a file.
+
+    A field may have them in base64 or in a data URL, as scripts of browsers send them.
+    """
+    if not opaque:
+        return convert_to_utf8(part.data, part.content_type)
+    if part.filename or part.media_type != FIELD_TYPE or not part.data.isascii():
+        return part.data
+    try:
+        return decode_file_bytes(part.data.decode())
+    except InvalidInputError:
+        return part.data
 
 
 def parse_query(query: Mapping[str, str]) -> dict[str, Any]:
@@ -236,8 +263,9 @@ def parse_field(part: FormPart, limits: RequestLimits) -> Any:  # noqa: ANN401 -
 
 
 def parse_value(text: str) -> Any:  # noqa: ANN401 - any JSON, or the text
-    """Parse a value as JSON; what is none is the text itself."""
+    """Parse a value as JSON, in which NaN is null; what is none is the text itself."""
+    plain = text.encode(errors="surrogatepass")
     try:
-        return msgspec.json.decode(text)
-    except (msgspec.DecodeError, RecursionError):
+        return msgspec.json.decode(replace_nan_with_null(plain) or plain)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return text

@@ -13,6 +13,7 @@ from pilotlight.errors import InvalidInputError, UnsupportedError
 
 Body = TypeVar("Body")
 JSON = "application/json"
+ENCODING_HEADER = "content-encoding"
 UNKNOWN_CALLER = "an unnamed caller"  # the gateway knows no name for one without credentials
 REQUIRED_KEYS = ("resource", "httpMethod")  # by which a request is routed
 MAX_RESPONSE_BYTES = 6_270_000  # of a body as it is sent: Lambda takes 6,291,556 bytes, with 10,240 of headers at most
@@ -52,7 +53,7 @@ class Request(Struct, frozen=True):
             method=event["httpMethod"],
             resource=event["resource"],
             parameters=event.get("pathParameters") or {},
-            headers={name.lower(): value for name, value in (event.get("headers") or {}).items()},
+            headers=collect_headers(event),
             body=decode_event_body(event.get("body"), is_base64=bool(event.get("isBase64Encoded"))),
             id=context.get("requestId", ""),
             query=event.get("queryStringParameters") or {},
@@ -102,6 +103,18 @@ class Response(Struct, frozen=True):
             "body": pybase64.b64encode_as_string(self.body) if self.binary else self.body.decode(),
             "isBase64Encoded": self.binary,
         }
+
+
+def collect_headers(event: Mapping[str, Any]) -> dict[str, str]:
+    """Collect the headers by name in lower case: the last line of each, as the gateway gives it.
+
+    Content encodings are a list, which proxies continue in a line of their own (RFC 9110, 5.3); each of them counts.
+    """
+    headers = {name.lower(): value for name, value in (event.get("headers") or {}).items()}
+    if ENCODING_HEADER in headers:
+        multiple = {name.lower(): values for name, values in (event.get("multiValueHeaders") or {}).items()}
+        headers[ENCODING_HEADER] = ", ".join(multiple.get(ENCODING_HEADER) or [headers[ENCODING_HEADER]])
+    return headers
 
 
 def is_sendable(body: bytes, *, binary: bool) -> bool:

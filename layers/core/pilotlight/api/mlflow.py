@@ -7,6 +7,7 @@ those inputs; any other columns are the features of its only input, in their ord
 Source: mlflow/pyfunc/scoring_server of mlflow/mlflow.
 """
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from math import prod
 from typing import Annotated, Any
@@ -273,6 +274,8 @@ def tensors_from_columns(table: ColumnValues, manifest: Manifest, *, is_text: bo
     lengths = {name: len(column) for name, column in table.items()}
     if len(set(lengths.values())) > 1:
         raise InvalidInputError(f"The columns differ in length: {lengths}.")
+    if is_text:
+        refuse_numeric_names(list(table), manifest)
     ordered = [table[name] for name in order_features(list(table), manifest)]
     return {only.spec.name: build_tensor([list(row) for row in zip(*ordered, strict=True)], only, is_text=is_text)}
 
@@ -289,8 +292,23 @@ def drop_unnamed_column(table: ColumnValues, manifest: Manifest) -> ColumnValues
     is_known = any(
         set(names) == set(rest) for names in (*(way.input_names for way in list_signatures(manifest)), trained_names)
     )
-    is_index = next(iter(table)) == "" and width != len(table)
-    return rest if rest and (is_known or is_index) else table
+    is_index = next(iter(table)) == "" or not any(table[""])
+    return rest if rest and (is_known or (is_index and width != len(table))) else table
+
+
+def refuse_numeric_names(names: list[str], manifest: Manifest) -> None:
+    """Refuse the names of a CSV's columns if they are a record of numbers, which would be lost without a word.
+
+    pandas names the columns of an array 0, 1, 2 and so on; a model may know names that are numbers.
+    """
+    if manifest.input_standardization is not None and set(manifest.input_standardization.names) == set(names):
+        return
+    is_record = all(re.fullmatch(written_numbers.NUMBER, name.strip()) for name in names)
+    if is_record and names != [str(place) for place in range(len(names))]:
+        raise InvalidInputError(
+            f"The first line of the CSV is numbers, {','.join(names)[:80]}; it has to name the columns: put a line of "
+            "names before it."
+        )
 
 
 def order_features(names: list[str], manifest: Manifest) -> list[str]:

@@ -27,15 +27,11 @@ from pilotlight.api.text_encoding import convert_to_utf8, find_charset
 from pilotlight.api.v2_json import InferBody, InputBody, OutputBody, decode_infer_body, parse_flag
 from pilotlight.contracts.manifest import Datatype, Manifest, TensorSpec
 from pilotlight.errors import InvalidInputError, TooLargeError, UnsupportedError
+from pilotlight.processing import file_bytes
 from pilotlight.processing.input_validation import check_row_count
 from pilotlight.processing.signature import CallSignature, SignatureInput, choose_signature, list_signatures
 from pilotlight.runtime.datatypes import NUMPY_DTYPES, Array
 
-PLATFORM = "onnxruntime_onnx"
-# Extensions of the protocol; only those that work are advertised.
-EXTENSIONS = (
-    "binary_tensor_data", "classification", "model_configuration", "model_repository", "parameters", "statistics",
-)  # fmt: skip
 # Parameters of protocol extensions that are not served.
 STATEFUL_PARAMETERS = ("sequence_id", "sequence_start", "sequence_end")
 SHARED_MEMORY_PARAMETER = "shared_memory_region"
@@ -205,47 +201,10 @@ def build_stored_output(output: Mapping[str, Any], parameters: Mapping[str, Any]
     return {"name": output["name"], "datatype": output["datatype"], "shape": output["shape"], "parameters": parameters}
 
 
-def build_model_metadata(manifest: Manifest, versions: Sequence[int]) -> dict[str, Any]:
-    """Build the protocol's model metadata from the first signature; a free dimension is -1."""
-    return {
-        "name": manifest.name,
-        "versions": [str(version) for version in versions],
-        "platform": PLATFORM,
-        "inputs": [describe_tensor(given.spec) for given in list_signatures(manifest)[0].inputs],
-        "outputs": [describe_tensor(spec) for spec in list_signatures(manifest)[0].outputs],
-    }
-
-
 def get_output_specs(manifest: Manifest) -> Mapping[str, TensorSpec]:
     """Return all outputs that may be requested, by name."""
     first = list_signatures(manifest)[0]
     return {spec.name: spec for spec in (*first.outputs, *first.extra_outputs)}
-
-
-def describe_tensor(spec: TensorSpec) -> dict[str, Any]:
-    """Describe one tensor of the model metadata."""
-    return {"name": spec.name, "datatype": spec.datatype, "shape": spec.v2_shape}
-
-
-def build_model_config(manifest: Manifest) -> dict[str, Any]:
-    """Build Triton's ModelConfig; `max_batch_size` is 0 since shapes include the batch dimension."""
-    return {
-        "name": manifest.name,
-        "platform": PLATFORM,
-        "backend": "onnxruntime",
-        "version_policy": {"all": {}},
-        "max_batch_size": 0,
-        "input": [build_config_tensor(spec) for spec in manifest.inputs],
-        "output": [build_config_tensor(spec) for spec in manifest.outputs],
-        "default_model_filename": manifest.graph_file.path,
-        "parameters": {"precision": {"string_value": manifest.serve}, "task": {"string_value": manifest.task}},
-    }
-
-
-def build_config_tensor(spec: TensorSpec) -> dict[str, Any]:
-    """Build one tensor of the ModelConfig, which calls BYTES STRING."""
-    kind = "STRING" if spec.datatype == "BYTES" else spec.datatype
-    return {"name": spec.name, "data_type": f"TYPE_{kind}", "dims": spec.v2_shape}
 
 
 def parse_json_length(headers: Mapping[str, str], size: int) -> int:
@@ -296,13 +255,26 @@ def decode_infer_input(
         return decode_binary_input(tensor_bytes, model_input, datatype, input_body.shape, payload.limits)
     if size is None:
         missing_is_nan = model_input.nullable or (nullable and datatype in v2_tensors.MAX_FLOATS)
-        return v2_tensors.decode_json_tensor(data, spec.name, datatype, input_body.shape, nullable=missing_is_nan)
+        tensor = v2_tensors.decode_json_tensor(data, spec.name, datatype, input_body.shape, nullable=missing_is_nan)
+        is_base64 = parameters.get("content_type") == "base64" and datatype == "BYTES" and not model_input.opaque
+        return decode_base64_texts(tensor, spec.name) if is_base64 else tensor
     if type(size) is not int or size < 0 or data:
         raise InvalidInputError(
             f"Input {input_body.name!r} takes either data or a binary_data_size of 0 or more, not both."
         )
     tensor_bytes = payload.take_bytes(size, spec.name)
     return decode_binary_input(tensor_bytes, model_input, datatype, input_body.shape, payload.limits)
+
+
+def decode_base64_texts(tensor: Array, name: str) -> Array:
+    """Decode texts that came in base64, which MLServer's clients say by `content_type`."""
+    texts = np.empty(tensor.size, object)
+    for place, element in enumerate(tensor.ravel()):
+        try:
+            texts[place] = None if element is None else file_bytes.decode_base64(element).decode()
+        except (InvalidInputError, UnicodeDecodeError) as exc:
+            raise InvalidInputError(f"Input {name!r}: element {place} is no text in base64: {exc}.") from exc
+    return texts.reshape(tensor.shape)
 
 
 def decode_binary_input(

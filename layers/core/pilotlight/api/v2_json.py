@@ -102,7 +102,12 @@ def parse_flag(parameters: Mapping[str, Any], name: str, what: str, *, default: 
 
 def replace_nan_with_null(body: bytes) -> bytes | None:
     """Replace each NaN outside of texts with null; return None if there is none."""
+    return replace_nan(body, b"null")
+
+
+def replace_nan(body: bytes, word: bytes) -> bytes | None:
+    """Replace each NaN outside of texts with a word of JSON; return None if there is none."""
     if b"NaN" not in body:
         return None
-    replaced = TEXT_OR_NAN.sub(lambda found: b"null" if found[0] == b"NaN" else found[0], body)
+    replaced = TEXT_OR_NAN.sub(lambda found: word if found[0] == b"NaN" else found[0], body)
     return None if replaced == body else replaced

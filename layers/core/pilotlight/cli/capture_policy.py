@@ -43,10 +43,13 @@ def parse_mask(mask: str) -> tuple[str, str]:
 
 
 def add_feature_profile(
-    draft: ManifestDraft, evaluation: Path | None, session: Session
+    draft: ManifestDraft, evaluation: Path | None, session: Session | None
 ) -> tuple[ManifestDraft, dict[str, FileContent]]:
-    """Add a profile of the publisher's examples, if there are any, to the draft, and return its file."""
-    if evaluation is None:
+    """Add a profile of the publisher's examples, if there are any, to the draft, and return its file.
+
+    A graph that is published with examples is open.
+    """
+    if evaluation is None or session is None:
         return draft, {}
     with np.load(evaluation, allow_pickle=False) as arrays:
         feeds = {spec.name: arrays[spec.name].astype(NUMPY_DTYPES[spec.datatype]) for spec in session.inputs}

@@ -7,24 +7,47 @@ passes; for all else there is one sentence, which says what the file is and what
 import os
 import re
 from pathlib import Path
+from shlex import quote
 
 from pilotlight.errors import InvalidInputError
+from pilotlight.runtime.booster_format import detect_booster
 
-Description = tuple[str, str]  # what a file is, and what to do instead
+Description = tuple[str, str]  # what a file is, a noun or the rest of a sentence, and what to do instead
 HEAD_BYTES = 4096  # of a file, which tell its format
 BRING = (
-    "bring an ONNX file, a Hugging Face checkpoint folder with safetensors, a Triton model, a .pt2 file, or "
-    "file.py:NAME"
+    "bring an ONNX file, a Hugging Face checkpoint folder with safetensors, a Triton model, a .pt2 file, a file that "
+    "XGBoost, LightGBM or CatBoost saved, or file.py:NAME"
 )
 NO_ONNX = "is not an ONNX file: it is"
+NO_GRAPH = "holds no ONNX graph: it is"
 NO_PICKLE = "may hold a pickle, which runs whatever code its author put into it, and is not opened"
 EXPORT_TORCH = "bring file.py:NAME, a function that gives the module, or what torch.onnx.export writes"
 EXPORT_SKLEARN = "bring file.py:NAME, a function that loads it, or convert it with skl2onnx"
-EXPORT_TENSORFLOW = "convert it with python -m tf2onnx.convert, and publish the .onnx file"
 EXPORT_OPTIMUM = "export it with optimum-cli export onnx --model NAME FOLDER, and publish FOLDER"
+# TensorFlow takes 2 GB and is not installed for publishing; tf2onnx runs where it is.
+CONVERT_TENSORFLOW = (
+    "where TensorFlow is: pip install tf2onnx, then python -m tf2onnx.convert {} --output model.onnx, and publish "
+    "model.onnx"
+)
+TENSORFLOW_SOURCES = {  # what may be brought, and tf2onnx's words for it
+    "a model of TensorFlow Lite": "--tflite {quoted}",
+    "a SavedModel of TensorFlow": "--saved-model {quoted}",
+    "part of a SavedModel of TensorFlow": "--saved-model {folder}",
+    "a graph of TensorFlow": "--graphdef {quoted} --inputs NAME:0 --outputs NAME:0",
+    "a model of TensorFlow.js": "--tfjs {quoted}/model.json",
+}
+TFLITE, SAVED_MODEL, SAVED_MODEL_PART, TENSORFLOW_GRAPH, TENSORFLOW_JS = (
+    (f"is {what}, which is not read here", CONVERT_TENSORFLOW.format(source))
+    for what, source in TENSORFLOW_SOURCES.items()
+)
+KERAS = (
+    "is a model of Keras, which is not read here",
+    'where Keras is: pip install tf2onnx, then python -c "import keras; keras.saving.load_model({path!r})'
+    ".export('model.onnx', format='onnx')\", and publish model.onnx",
+)
 # By the first bytes; the first that fits counts.
 MAGICS: tuple[tuple[bytes, str, str], ...] = (
-    (b"\x89HDF\r\n\x1a\n", "a Keras model in HDF5", EXPORT_TENSORFLOW),
+    (b"\x89HDF\r\n\x1a\n", *KERAS),
     (b"GGUF", "a GGUF file, of llama.cpp", "it holds weights without a graph; publish the ONNX export of the model"),
     (b"\x1f\x8b", "compressed with gzip", "unpack it, and publish what is inside"),
     (b"\x28\xb5\x2f\xfd", "compressed with zstd", "unpack it, and publish what is inside"),
@@ -50,11 +73,11 @@ SUFFIXES: dict[str, tuple[str, str]] = {
     ".ckpt": (NO_PICKLE, EXPORT_TORCH),
     ".bin": (NO_PICKLE, EXPORT_OPTIMUM),
     ".safetensors": ("a file of weights without a graph", f"publish its folder with config.json, or {EXPORT_OPTIMUM}"),
-    ".h5": ("a Keras model in HDF5", EXPORT_TENSORFLOW),
-    ".hdf5": ("a Keras model in HDF5", EXPORT_TENSORFLOW),
-    ".keras": ("a Keras model", EXPORT_TENSORFLOW),
-    ".pb": ("a graph of TensorFlow", EXPORT_TENSORFLOW),
-    ".tflite": ("a TensorFlow Lite model", "convert it with python -m tf2onnx.convert --tflite, and publish that"),
+    ".h5": KERAS,
+    ".hdf5": KERAS,
+    ".keras": KERAS,
+    ".pb": TENSORFLOW_GRAPH,
+    ".tflite": TFLITE,
     ".gguf": ("a GGUF file, of llama.cpp", "it holds weights without a graph; publish the ONNX export of the model"),
     ".mlmodel": ("a Core ML model", "publish the ONNX export of the model that it was made of"),
     ".ort": ("a model in onnxruntime's own format", "publish the .onnx file that it was made of"),
@@ -74,9 +97,9 @@ SUFFIXES: dict[str, tuple[str, str]] = {
     ".yml": ("a document", "a recipe is for `pilotlight train`; publish a model"),
 }  # fmt: skip
 FOLDERS: tuple[tuple[str, str, str], ...] = (
-    ("saved_model.pb", "a SavedModel of TensorFlow", EXPORT_TENSORFLOW),
+    ("saved_model.pb", *SAVED_MODEL),
     ("Manifest.json", "a Core ML package", "publish the ONNX export of the model that it was made of"),
-    ("model.json", "a model of TensorFlow.js", EXPORT_TENSORFLOW),
+    ("model.json", *TENSORFLOW_JS),
     ("flax_model.msgpack", "a Flax checkpoint", EXPORT_OPTIMUM),
 )
 # By a name of an entry; the first that is there counts.
@@ -85,14 +108,11 @@ ZIP_ENTRIES = (
     (b"schema.json", ".skops"),
 )  # fmt: skip
 CONVERTED_ARCHIVES = {".pt2"}
-CONVERTED_FOLDERS = ("config.json", "MLmodel", "saved_model.pb", "keras_metadata.pb")
+CHECKPOINT_CONFIG = "config.json"  # of Hugging Face's folders, which are converted
 LFS_POINTER = re.compile(rb"version https://git-lfs\.github\.com/spec/v1\n.*?size (\d+)", re.DOTALL)
 MARKUP = re.compile(rb"\s*(?:<!doctype\s+html|<html|<head|<body)", re.IGNORECASE)
 PICKLE = re.compile(rb"\x80[\x02-\x05](?:\x95|[\x00-\x7f])|\(lp\d|\(dp\d|ccopy_reg\n")
 TFLITE_PLACE = slice(4, 8)  # of the identifier in a FlatBuffer
-# What begins like JSON or text and is a model of a library that is converted.
-CONVERTED_TEXT = re.compile(rb'"learner"|\btree\nversion=|"tree_info"|"oblivious_trees"|"trees"')
-CONVERTED_MAGICS = (b"CBM1", b"binf", b"{L", b"tree\n")  # CatBoost, XGBoost, XGBoost in UBJSON, LightGBM
 
 
 def check_file_format(path: Path) -> None:
@@ -102,14 +122,14 @@ def check_file_format(path: Path) -> None:
         return
     head, size = read_head(path)
     if description := None if path.suffix in CONVERTED_ARCHIVES else describe_content(head, size):
-        raise InvalidInputError(f"{path} {join_words(*description)}.")
+        raise build_format_error(path, NO_ONNX, description)
 
 
 def check_file_name(path: Path) -> None:
     """Raise `InvalidInputError` for a file that is no ONNX file, and by its name or text none that is converted."""
     head, _ = read_head(path)
     if description := describe_suffix(path, head):
-        raise InvalidInputError(f"{path} {join_words(*description)}.")
+        raise build_format_error(path, NO_ONNX, description)
 
 
 def read_head(path: Path) -> tuple[bytes, int]:
@@ -121,9 +141,12 @@ def read_head(path: Path) -> tuple[bytes, int]:
         raise InvalidInputError(f"Cannot read {path}: {exc.strerror}.") from exc
 
 
-def join_words(what: str, advice: str) -> str:
-    """Join what a file is and what to do to the rest of a sentence."""
-    return f"{what if what == NO_PICKLE else f'{NO_ONNX} {what}'}; {advice}"
+def build_format_error(path: Path, otherwise: str, description: Description) -> InvalidInputError:
+    """Build the error of what is described; a noun comes behind `otherwise`, which says what it is not."""
+    what, advice = description
+    said = what if what.startswith(("is ", "may ")) else f"{otherwise} {what}"
+    names = {"path": str(path), "quoted": quote(str(path)), "folder": quote(str(path.parent))}
+    return InvalidInputError(f"{path} {said}; {advice.format(**names)}.")
 
 
 def check_folder_format(folder: Path) -> None:
@@ -135,12 +158,12 @@ def check_folder_format(folder: Path) -> None:
     has_graph = any(name.endswith(".onnx") for name in names) or names & {"onnx", "config.json"}
     for name, what, advice in FOLDERS:
         if name in names and not has_graph:
-            raise InvalidInputError(f"{folder} holds no ONNX graph: it is {what}; {advice}.")
+            raise build_format_error(folder, NO_GRAPH, (what, advice))
 
 
 def check_folder_is_convertible(folder: Path) -> None:
     """Refuse a folder without a graph that holds nothing from which one is made."""
-    if not any((folder / name).is_file() for name in CONVERTED_FOLDERS):
+    if not (folder / CHECKPOINT_CONFIG).is_file():
         raise InvalidInputError(f"{folder} holds neither an ONNX graph nor a config.json; {BRING}.")
 
 
@@ -154,7 +177,7 @@ def describe_content(head: bytes, size: int) -> Description | None:
     if MARKUP.match(head):
         return "an HTML page, as servers send instead of a file that needs a login", "download the file itself"
     if head[TFLITE_PLACE] == b"TFL3":
-        return SUFFIXES[".tflite"]
+        return TFLITE
     for magic, what, advice in MAGICS:
         if head.startswith(magic):
             return what, advice
@@ -175,7 +198,7 @@ def describe_zip(head: bytes) -> Description:
 
 def describe_text(head: bytes) -> Description | None:
     """Describe JSON or XML; None if it is neither, or may be the model of a library that is converted."""
-    if may_be_converted(head):
+    if detect_booster(head):
         return None
     start = head.removeprefix(b"\xef\xbb\xbf").lstrip()
     if start[:1] in (b"{", b"["):
@@ -188,6 +211,8 @@ def describe_text(head: bytes) -> Description | None:
 def describe_suffix(path: Path, head: bytes) -> Description | None:
     """Describe a file that is no model by its name, as a pickle, or as text; None if none of these tells."""
     suffix = path.suffix.lower()
+    if path.name == "saved_model.pb":
+        return SAVED_MODEL_PART
     if suffix in SUFFIXES:
         return SUFFIXES[suffix]
     if suffix in CONVERTED_ARCHIVES:
@@ -197,11 +222,6 @@ def describe_suffix(path: Path, head: bytes) -> Description | None:
     return ("text", "publish an ONNX file, or a folder with one") if is_text(head) else None
 
 
-def may_be_converted(head: bytes) -> bool:
-    """Return whether the bytes begin as a model of a library that is converted."""
-    return head.startswith(CONVERTED_MAGICS) or CONVERTED_TEXT.search(head) is not None
-
-
 def is_text(head: bytes) -> bool:
     """Return whether the bytes are text, and not that of a library's model."""
-    return not may_be_converted(head) and all(byte >= 32 or byte in b"\t\n\r\f" for byte in head[:512])
+    return detect_booster(head) is None and all(byte >= 32 or byte in b"\t\n\r\f" for byte in head[:512])

@@ -17,7 +17,7 @@ from pilotlight.errors import InvalidInputError
 from pilotlight.runtime.datatypes import Array
 from pilotlight.runtime.onnx_graph import OnnxGraph, read_onnx_graph
 from pilotlight.runtime.output_activation import OutputActivation, find_activation
-from pilotlight.runtime.session import Session
+from pilotlight.runtime.session import GraphSignature
 
 ProcessingSteps = dict[str, Any]  # a document of pilotlight.contracts.processing, not yet checked
 USUAL_SIDE = 224  # pixels, of images for a graph that takes any size
@@ -30,7 +30,7 @@ FLOAT_DATATYPES = {"FP16", "FP32", "FP64", "BF16"}
 class GraphFacts:
     """A graph, and what it answered when it was tried."""
 
-    session: Session
+    signature: GraphSignature
     graph: Path
     answers: Mapping[str, Sequence[Array]]  # of recorded requests, by output
     input_shapes: Mapping[str, Sequence[int]]  # of a request that it answered; empty if it answered none
@@ -64,7 +64,7 @@ def complete_steps(
     """Complete the steps from the graph: its input and output, an image's form, and a finish's activation."""
     preprocess, postprocess = steps.get("prepare"), steps.get("finish")
     if preprocess is not None and preprocess.get("kind") in {"image", "audio", "tabular"}:
-        preprocess.setdefault("input", choose_input(facts.session, preprocess["kind"]).name)
+        preprocess.setdefault("input", choose_input(facts.signature, preprocess["kind"]).name)
     if preprocess is not None and preprocess.get("kind") == "image":
         preprocess = complete_image_steps(preprocess, facts, assumed)
     if preprocess is not None and preprocess.get("kind") == "audio":
@@ -78,12 +78,12 @@ def complete_steps(
     return {"prepare": preprocess, "finish": postprocess}
 
 
-def choose_input(session: Session, kind: str) -> TensorSpec:
+def choose_input(signature: GraphSignature, kind: str) -> TensorSpec:
     """Choose the input that a step fills: for images the first of four dimensions, else the first."""
-    if not session.inputs:
+    if not signature.inputs:
         raise InvalidInputError(f"The graph has no inputs, so that no {kind} can be given to it; use --task tensor.")
-    images = [spec for spec in session.inputs if len(spec.shape) == 4]
-    return images[0] if kind == "image" and images else session.inputs[0]
+    images = [spec for spec in signature.inputs if len(spec.shape) == 4]
+    return images[0] if kind == "image" and images else signature.inputs[0]
 
 
 def choose_output(facts: GraphFacts, kind: str, assumed: Assumptions) -> str:
@@ -97,7 +97,7 @@ def choose_output(facts: GraphFacts, kind: str, assumed: Assumptions) -> str:
 
 def complete_image_steps(steps: ProcessingSteps, facts: GraphFacts, assumed: Assumptions) -> ProcessingSteps:
     """Complete layout, colour, size and scale of images from the graph's input, as far as they are not given."""
-    spec = next((spec for spec in facts.session.inputs if spec.name == steps["input"]), None)
+    spec = next((spec for spec in facts.signature.inputs if spec.name == steps["input"]), None)
     if spec is None:
         return steps
     if len(spec.shape) != 4 and set(steps) - {"kind", "input"}:
@@ -170,7 +170,7 @@ def choose_scale(steps: ProcessingSteps, spec: TensorSpec, assumed: Assumptions)
 
 def complete_audio_steps(steps: ProcessingSteps, facts: GraphFacts, assumed: Assumptions) -> ProcessingSteps:
     """Complete layout and, unless the steps say otherwise, the length of sound from the graph's input."""
-    spec = next((spec for spec in facts.session.inputs if spec.name == steps["input"]), None)
+    spec = next((spec for spec in facts.signature.inputs if spec.name == steps["input"]), None)
     inferred = {} if spec is None else infer_audio_steps(spec.shape, steps)
     for setting, value in inferred.items():
         if spec is not None and setting not in steps:

@@ -14,6 +14,8 @@ from pilotlight.contracts.names import ModelReference
 from pilotlight.errors import InvalidInputError
 
 EXAMPLE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".wav", ".flac", ".ogg", ".mp3")  # of files that are one example
+# How JSON begins, in UTF-8 with or without a mark and in UTF-16; sounds and images begin otherwise.
+JSON_STARTS = (*(b"%c" % sign for sign in b'{["-0123456789'), b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")
 MAX_SHOWN_VALUES = 16  # values of an output; what has more is cut to as many
 MAX_SHOWN_CHARACTERS = 80  # of a text; a mask is a file in base64
 BOX_SIDES = 4
@@ -61,9 +63,16 @@ def build_infer_request(content: bytes, file: Path, model: ModelMetadata) -> byt
         inputs = build_tensors([line for line in decode_text(content, file).splitlines() if line.strip()], model)
     elif suffix == ".csv":
         inputs = build_tensors(parse_csv_columns(decode_text(content, file), file), model)
-    else:
+    elif may_be_json(content):
         return build_request_from_json(content, file, model)
+    else:
+        inputs = build_tensors(content, model)  # whose server says what it is, if it takes no such file
     return msgspec.json.encode({"inputs": inputs})
+
+
+def may_be_json(content: bytes) -> bool:
+    """Return whether a file of any name begins as JSON does: with a value that V2 or an example may be."""
+    return not content.strip() or content.lstrip().startswith(JSON_STARTS)
 
 
 def decode_text(content: bytes, file: Path) -> str:

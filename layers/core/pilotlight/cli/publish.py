@@ -38,13 +38,13 @@ from pilotlight.errors import InvalidInputError, ModelRefusedError
 from pilotlight.gate import graph_probe, text_probe
 from pilotlight.gate.graph_probe import GraphExamination
 from pilotlight.registry.registry import FileContent
-from pilotlight.runtime import booster_format, onnx_header, tensorflow_format
+from pilotlight.runtime import booster_format, onnx_header
 from pilotlight.runtime.classifier_graph import ClassifierOutputs, build_servable_graph
 from pilotlight.runtime.cost_measurement import measure_request_cost
 from pilotlight.runtime.datatypes import Array
 from pilotlight.runtime.golden import GoldenDocument, to_arrays
 from pilotlight.runtime.graph_optimization import build_variant
-from pilotlight.runtime.session import Session, open_session
+from pilotlight.runtime.session import GraphSignature, Session, open_session
 
 Quantize = Literal["auto", "int8", "int4", "none"]
 
@@ -79,10 +79,15 @@ def publish(
     ] = None,
     evaluation: Annotated[
         Path | None,
-        typer.Option("--evaluation", metavar="FILE", help="npz: the graph's inputs by name, and the right answers."),
+        typer.Option(
+            "--evaluation",
+            metavar="FILE",
+            help="Examples and their right answers: npz with the graph's inputs by name, or a table "
+            "with the columns that callers send (CSV, Parquet, JSONL).",
+        ),
     ] = None,
     calibration: Annotated[
-        Path | None, typer.Option("--calibration", metavar="FILE", help="npz: the graph's inputs by name.")
+        Path | None, typer.Option("--calibration", metavar="FILE", help="The same without right answers.")
     ] = None,
     steps: Annotated[
         Path | None,
@@ -118,27 +123,64 @@ def publish(
     check_name(name, "model name")
     path = hugging_face_cache.choose_snapshot(path)
     assumed = Assumptions()
-    options = {
+    options: dict[str, object] = {
         "--name": name, "--task": task, "--labels": labels, "--quantize": quantize,
         "--evaluation": evaluation, "--calibration": calibration, "--sample": sample,
     }  # fmt: skip
     with TemporaryDirectory(prefix="pilotlight-publish-") as work_folder:
         source = locate_servable_graph(path, Path(work_folder) / "graph-of-tensors")
         classifier = source.classifier if source else None
-        prepared = prepare_draft(path, source, options, precision, Path(work_folder))
         folder = source.folder if source else path if path.is_dir() else path.parent
+        options |= describe_table_steps(options, task, steps, folder, source, Path(work_folder))
+        prepared = prepare_draft(path, source, options, precision, Path(work_folder))
         draft = add_labels(prepared.draft, labels, folder, source, task, assumed)
         draft = add_processing_steps(draft, task, steps, folder, prepared.facts, assumed, classifier)
         draft = classifier_outputs.add_postprocessing(draft, classifier, task, prepared.facts)
         draft = classifier_outputs.resolve_output_names(draft)
         check_labels(draft, labels, prepared.facts, explicit=labels is not None)
         draft, profile_files = capture_policy.add_feature_profile(
-            capture_policy.apply_capture_policy(draft, capture, mask), evaluation, prepared.facts.session
+            capture_policy.apply_capture_policy(draft, capture, mask),
+            choose_profile_examples(evaluation, prepared.files),
+            prepared.session,
         )
-        note_rows(prepared.facts.session, assumed)
+        note_rows(prepared.facts.signature, assumed)
         files = prepared.files | read_processing_assets(draft, folder) | profile_files
         manifest = open_registry(store).publish_version(draft, assumed.add_to_card(files))
     tell_publication(manifest, prepared, assumed, store, json=json)
+
+
+def describe_table_steps(
+    options: Mapping[str, object],
+    task: Task | None,
+    file: Path | None,
+    folder: Path,
+    source: GraphSource | None,
+    work_folder: Path,
+) -> dict[str, object]:
+    """Write the steps by which a table of examples is prepared, unless the model brings its own; return the options."""
+    given = [value for name, value in options.items() if name in ("--evaluation", "--calibration") and value]
+    if all(str(value).lower().endswith(".npz") for value in given):
+        return {}
+    prepare = processing_steps.read_processing_file(file, task).get("prepare") if file else None
+    if file is None and task in (None, "text") and (folder / "tokenizer.json").is_file():
+        prepare = processing_steps.read_text_steps(folder, Assumptions())
+    if prepare is None:
+        return {}
+    if prepare.get("kind") == "tabular" and source is not None:
+        prepare.setdefault("input", open_graph(source.graph).inputs[0].name)
+    steps, names = work_folder / "steps.json", work_folder / "labels.json"
+    steps.write_bytes(msgspec.json.encode(prepare))
+    found = processing_steps.read_labels(folder) if prepare.get("kind") == "text" and not options["--labels"] else ()
+    names.write_bytes(msgspec.json.encode(found))
+    return {"--steps": steps, "--assets": folder, "--labels": names if found else options["--labels"]}
+
+
+def choose_profile_examples(evaluation: Path | None, files: Mapping[str, FileContent]) -> Path | None:
+    """Choose the arrays that are profiled: the publisher's, or those that a table of his became."""
+    if evaluation is None or evaluation.suffix.lower() == ".npz":
+        return evaluation
+    converted = files.get("evaluation.npz")
+    return converted if isinstance(converted, Path) else None
 
 
 @dataclass(frozen=True)
@@ -149,6 +191,7 @@ class PreparedDraft:
     files: dict[str, FileContent]
     facts: GraphFacts
     unchecked: str = ""  # what its golden requests leave unchecked: a sentence
+    session: Session | None = None  # of its graph, where that was opened in this process
 
 
 def tell_publication(
@@ -169,7 +212,6 @@ def tell_publication(
 
 def locate_servable_graph(path: Path, folder: Path) -> GraphSource | None:
     """Locate the graph in PATH, and rewrite in `folder` what of its outputs is no tensor."""
-    tensorflow_format.refuse_tensorflow(path)
     source = None if booster_format.check_booster_file(path) else locate_graph(path)
     if source is None:
         return None
@@ -196,16 +238,19 @@ def prepare_draft(
 def build_graph_draft(
     source: GraphSource, name: str, precision: Precision, folder: Path, examination: GraphExamination
 ) -> PreparedDraft:
-    """Build the draft of an existing graph, opened as a handler opens it; new files are written to `folder`."""
-    session, golden = open_graph(source.graph), examination.recording.document
-    triton_repository.check_signature(source.folder, session.inputs, session.outputs)
+    """Build the draft of an existing graph as its examination has found it; new files are written to `folder`.
+
+    The examination has opened it as a handler does: here it is not opened, since a large one takes seconds.
+    """
+    signature, golden = examination.signature, examination.recording.document
+    triton_repository.check_signature(source.folder, signature.inputs, signature.outputs)
     with ThreadPoolExecutor(1) as pool:  # measuring waits for a process
         cost = pool.submit(measure_request_cost, source.graph, golden)
         served_variant, files = build_variant(source.graph, f"model.{precision}.onnx", folder)
-    outputs = complete_outputs(session.outputs, examination.output_shapes)
+    outputs = complete_outputs(signature.outputs, examination.output_shapes)
     draft = ManifestDraft(
         name=name,
-        inputs=session.inputs,
+        inputs=signature.inputs,
         outputs=outputs,
         variants={precision: served_variant},
         serve=precision,
@@ -216,11 +261,11 @@ def build_graph_draft(
     )
     unchecked = graph_card.describe_unchecked(examination)
     documents = {
-        "model-card.md": graph_card.format_graph_card(draft, source.graph, unchecked, session.left_out).encode()
+        "model-card.md": graph_card.format_graph_card(draft, source.graph, unchecked, signature.left_out).encode()
     }
     if golden is not None:
         documents["golden.json"] = encode_document(golden)
-    facts = GraphFacts(session, source.graph, collect_answers(golden), examination.input_shapes, outputs)
+    facts = GraphFacts(signature, source.graph, collect_answers(golden), examination.input_shapes, outputs)
     return PreparedDraft(draft, {**files, **documents}, facts, unchecked)
 
 
@@ -243,15 +288,15 @@ def collect_answers(document: GoldenDocument | None) -> dict[str, list[Array]]:
     return answers
 
 
-def note_rows(session: Session, assumed: Assumptions) -> None:
+def note_rows(signature: GraphSignature, assumed: Assumptions) -> None:
     """Note which axis holds the rows of a request, and outputs that are left out."""
-    first = session.inputs[0] if session.inputs else None
+    first = signature.inputs[0] if signature.inputs else None
     if first is not None and first.shape:
         free = isinstance(first.shape[0], str)
         shape = f"{first.name} is [{', '.join(map(str, first.shape))}]"
         assumed.add("batch", "the first axis" if free else f"none, {first.shape[0]} at once", shape)
-    if session.left_out:
-        assumed.add("left out", ", ".join(session.left_out), "V2 has no type for it")
+    if signature.left_out:
+        assumed.add("left out", ", ".join(signature.left_out), "V2 has no type for it")
 
 
 def add_labels(
@@ -297,8 +342,8 @@ def convert_to_graph(path: Path, options: Mapping[str, object], precision: Preci
     golden = decode_document(files[draft.golden].read_bytes(), GoldenDocument, draft.golden) if draft.golden else None
     cost = measure_request_cost(files[served.graph], golden)
     draft = msgspec.structs.replace(draft, variants=variants, request_cost=cost, by=getpass.getuser())
-    facts = GraphFacts(session, files[served.graph], collect_answers(golden), {}, session.outputs)
-    return PreparedDraft(draft, {**files, **new_files}, facts, "" if golden else NO_GOLDEN)
+    facts = GraphFacts(session.signature, files[served.graph], collect_answers(golden), {}, session.outputs)
+    return PreparedDraft(draft, {**files, **new_files}, facts, "" if golden else NO_GOLDEN, session)
 
 
 def choose_labels(file: Path | None, folder: Path, task: Task | None) -> tuple[str, ...]:
@@ -386,7 +431,6 @@ def read_file(path: Path) -> bytes:
 
 def open_graph(path: Path) -> Session:
     """Open the graph as a handler opens it; raise `InvalidInputError` if it cannot be served."""
-    read_file(path)
     try:
         return open_session(str(path))
     except ModelRefusedError as exc:

@@ -223,7 +223,18 @@ class TablePreprocessing(Struct, frozen=True, kw_only=True, tag="tabular", tag_f
             raise ValueError(f"has columns of the same name among {names}")
 
 
-class ClassificationPostprocessing(Struct, frozen=True, kw_only=True, tag="classification", tag_field="kind"):
+class OutputStep(Struct, frozen=True, kw_only=True):
+    """A step that reads one output of the graph."""
+
+    output: NonEmptyString
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """The graph's outputs that it reads."""
+        return (self.output,)
+
+
+class ClassificationPostprocessing(OutputStep, frozen=True, kw_only=True, tag="classification", tag_field="kind"):
     """Scores become labels and probabilities, the best `top` of them, best first.
 
     With a `threshold`, they are all classes that reach it, which may be none or several, and `count` says how many of
@@ -241,18 +252,13 @@ class ClassificationPostprocessing(Struct, frozen=True, kw_only=True, tag="class
     count: NonEmptyString = "count"  # with a threshold
 
     @property
-    def sources(self) -> tuple[str, ...]:
-        """The graph's outputs that it reads."""
-        return (self.output,)
-
-    @property
     def output_names(self) -> tuple[str, ...]:
         """The names of the caller's outputs."""
         names = (self.label, self.probability, self.probabilities)
         return names if self.threshold is None else (*names, self.count)
 
 
-class RegressionPostprocessing(Struct, frozen=True, kw_only=True, tag="regression", tag_field="kind"):
+class RegressionPostprocessing(OutputStep, frozen=True, kw_only=True, tag="regression", tag_field="kind"):
     """Standardised answers become numbers in their own unit: x * deviation + mean, by column or one for all."""
 
     output: NonEmptyString  # of the graph
@@ -261,17 +267,12 @@ class RegressionPostprocessing(Struct, frozen=True, kw_only=True, tag="regressio
     name: NonEmptyString = "prediction"  # of the caller's output
 
     @property
-    def sources(self) -> tuple[str, ...]:
-        """The graph's outputs that it reads."""
-        return (self.output,)
-
-    @property
     def output_names(self) -> tuple[str, ...]:
         """The name of the caller's output."""
         return (self.name,)
 
 
-class EmbeddingPostprocessing(Struct, frozen=True, kw_only=True, tag="embedding", tag_field="kind"):
+class EmbeddingPostprocessing(OutputStep, frozen=True, kw_only=True, tag="embedding", tag_field="kind"):
     """Vectors of tokens or of places in an image become one vector of each text or image.
 
     [batch, tokens, width] and [batch, width, height, width of the map] are pooled; [batch, width] is one already.
@@ -282,11 +283,6 @@ class EmbeddingPostprocessing(Struct, frozen=True, kw_only=True, tag="embedding"
     pooling: Literal["mean", "cls", "max"] = "mean"
     normalise: bool = True  # to length 1
     name: NonEmptyString = "embedding"  # of the caller's output
-
-    @property
-    def sources(self) -> tuple[str, ...]:
-        """The graph's outputs that it reads."""
-        return (self.output,)
 
     @property
     def output_names(self) -> tuple[str, ...]:
@@ -362,7 +358,7 @@ class DetectionPostprocessing(Struct, frozen=True, kw_only=True, tag="detection"
         return self.label, self.score, self.boxes, self.count, self.class_index
 
 
-class CtcPostprocessing(Struct, frozen=True, kw_only=True, tag="ctc", tag_field="kind"):
+class CtcPostprocessing(OutputStep, frozen=True, kw_only=True, tag="ctc", tag_field="kind"):
     """Scores of a character at each step become a text: the best of each step, repeats and blanks left out."""
 
     output: NonEmptyString  # of the graph, [batch, steps, characters]
@@ -380,17 +376,12 @@ class CtcPostprocessing(Struct, frozen=True, kw_only=True, tag="ctc", tag_field=
         return (classes - 1, classes) if isinstance(classes, int) and not self.characters else ()
 
     @property
-    def sources(self) -> tuple[str, ...]:
-        """The graph's outputs that it reads."""
-        return (self.output,)
-
-    @property
     def output_names(self) -> tuple[str, ...]:
         """The names of the caller's outputs."""
         return self.text, self.confidence
 
 
-class SegmentationPostprocessing(Struct, frozen=True, kw_only=True, tag="segmentation", tag_field="kind"):
+class SegmentationPostprocessing(OutputStep, frozen=True, kw_only=True, tag="segmentation", tag_field="kind"):
     """Scores of classes at each place become a mask of the caller's image, and the share that each class has of it.
 
     With one channel, or `sigmoid`, a place belongs to the best class whose score is at least the threshold, and to none
@@ -414,11 +405,6 @@ class SegmentationPostprocessing(Struct, frozen=True, kw_only=True, tag="segment
         """List how many labels fit an output of this shape; nothing where any may."""
         classes = "" if len(shape) != 4 else shape[1] if self.layout == "NCHW" else shape[-1]
         return (classes,) if isinstance(classes, int) and classes > 1 else ()
-
-    @property
-    def sources(self) -> tuple[str, ...]:
-        """The graph's outputs that it reads."""
-        return (self.output,)
 
     @property
     def output_names(self) -> tuple[str, ...]:

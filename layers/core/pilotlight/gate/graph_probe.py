@@ -8,7 +8,6 @@ second word, it also searches for requests that the graph answers, and writes a 
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import msgspec
 from msgspec import Struct
@@ -19,17 +18,16 @@ from pilotlight.errors import DeadlineError, InvalidInputError, TooLargeError
 from pilotlight.native import child_process
 from pilotlight.runtime import onnx_header
 from pilotlight.runtime.golden_recorder import GoldenRecording
-
-if TYPE_CHECKING:
-    from pilotlight.runtime.session import Session
+from pilotlight.runtime.session import GraphSignature, Session, describe_feeds, open_session
 
 BASE_BYTES, BYTES_PER_BYTE = 2_000_000_000, 4  # of memory: for any graph, and for each byte of its weights
 BASE_SECONDS, BYTES_PER_SECOND = 60.0, 20_000_000  # to open and run any graph, and to read its weights
 
 
 class GraphExamination(Struct, frozen=True, kw_only=True):
-    """What a graph answers: golden requests, and the shapes of what it took and gave in the first of them."""
+    """A graph's signature and what it answers: golden requests, the shapes of what it took and gave in the first."""
 
+    signature: GraphSignature
     recording: GoldenRecording
     input_shapes: dict[str, tuple[int, ...]] = {}
     output_shapes: dict[str, tuple[int, ...]] = {}
@@ -67,7 +65,7 @@ def run_probe(graph: Path, *words: str) -> bytes:
     return outcome.output
 
 
-def record_examination(session: "Session", graph: Path, precision: Precision, sample: Path | None) -> GraphExamination:
+def record_examination(session: Session, graph: Path, precision: Precision, sample: Path | None) -> GraphExamination:
     """Record the publisher's requests, or made-up ones that the graph answers."""
     from pilotlight.gate import sample_requests
     from pilotlight.runtime import golden_recorder, request_search
@@ -78,13 +76,14 @@ def record_examination(session: "Session", graph: Path, precision: Precision, sa
             answers = [session.run(feed) for feed in feeds]
         except InvalidInputError as exc:
             said = str(exc) if str(sample) in str(exc) else f"{sample} cannot be recorded. {exc}"
-            return GraphExamination(recording=GoldenRecording(), sample_failure=said)
+            return GraphExamination(signature=session.signature, recording=GoldenRecording(), sample_failure=said)
         search = request_search.SearchResult(list(feeds))
     else:
         search = request_search.search_requests(session)
         answers = [session.run(feed) for feed in search.feeds[:1]]
-    recording = golden_recorder.record_requests(graph, precision, search.feeds)
+    recording = golden_recorder.record_requests(graph, precision, search.feeds, session)
     return GraphExamination(
+        signature=session.signature,
         recording=recording,
         input_shapes={name: values.shape for name, values in (search.feeds[0] if search.feeds else {}).items()},
         output_shapes={name: values.shape for name, values in (answers[0] if answers else {}).items()},
@@ -93,10 +92,9 @@ def record_examination(session: "Session", graph: Path, precision: Precision, sa
     )
 
 
-def find_run_failure(session: "Session") -> str:
+def find_run_failure(session: Session) -> str:
     """Return why made-up requests end for lack of memory or time; empty if they are answered, or refused at once."""
     from pilotlight.runtime import golden_recorder
-    from pilotlight.runtime.session import describe_feeds
 
     outputs = [spec.name for spec in session.outputs]
     for feed in golden_recorder.generate_candidates(session):
@@ -121,8 +119,6 @@ def main() -> None:
 
 def examine(graph: str, precision: str = "", sample: str = "") -> str:
     """Open and run a graph, and write its examination if a precision is given; return its failure."""
-    from pilotlight.runtime.session import open_session
-
     session = open_session(graph)
     failure = find_run_failure(session)
     if precision and not failure:

@@ -28,6 +28,27 @@ MIN_RATE, MAX_RATE = 1_000, 768_000  # samples a second of a file
 MAX_CHANNELS = 64
 ROUNDED_FRAMES = 2_400  # that an MP3 or OGG file may have beyond its header's word: a frame of the format
 VARIANCE_FLOOR = 1e-7  # Hugging Face's, when rows are standardised
+# What people send beside them, by the bytes at a place.
+OTHER_FORMATS = (
+    (4, b"ftypM4", "AAC in MP4 (M4A)"),
+    (4, b"ftypqt", "QuickTime"),
+    (4, b"ftyp3g", "3GP"),
+    (4, b"ftyp", "MP4"),
+    (0, b"\xff\xf1", "AAC"),
+    (0, b"\xff\xf9", "AAC"),
+    (0, b"ADIF", "AAC"),
+    (0, b"\x1aE\xdf\xa3", "WebM or Matroska, as browsers record it"),
+    (0, b"#!AMR", "AMR"),
+    (0, b"0&\xb2u\x8ef\xcf\x11", "Windows Media (WMA)"),
+    (0, b"FORM", "AIFF"),
+    (0, b"caff", "Core Audio (CAF)"),
+    (0, b".snd", "AU"),
+    (0, b"riff.\x91\xcf\x11", "Wave64"),
+    (0, b"RIFX", "WAV with the larger byte first"),
+    (0, b"wvpk", "WavPack"),
+    (0, b"MAC ", "Monkey's Audio"),
+    (0, b"MThd", "MIDI, which has notes and no sound"),
+)
 
 
 @dataclass(frozen=True)
@@ -116,7 +137,9 @@ def open_sound(file: bytes) -> Sound:
         from pilotlight.processing.compressed_audio import SIGNATURES, CompressedAudio
 
         if not file.startswith(SIGNATURES):
-            raise InvalidInputError(f"is no WAV, FLAC, OGG or MP3: its {len(file)} bytes start with {file[:8]!r}")
+            raise InvalidInputError(
+                f"is no WAV, FLAC, OGG or MP3: its {len(file)} bytes start with {file[:8]!r}{describe_format(file)}"
+            )
         source = CompressedAudio(file)
         sound = Sound(file, source, source.rate, source.channels, source.frames)
     if not MIN_RATE <= sound.rate <= MAX_RATE:
@@ -124,6 +147,12 @@ def open_sound(file: bytes) -> Sound:
     if sound.channels > MAX_CHANNELS:
         raise InvalidInputError(f"has {sound.channels} channels, more than {MAX_CHANNELS}")
     return sound
+
+
+def describe_format(file: bytes) -> str:
+    """Describe what another file is, for the end of a sentence; empty if that is not known."""
+    name = next((name for place, start, name in OTHER_FORMATS if file.startswith(start, place)), "")
+    return f", which is {name}; convert it to WAV, FLAC, OGG or MP3" if name else ""
 
 
 def decode_sounds(steps: AudioPreprocessing, sounds: Sequence[Sound]) -> list[Array]:

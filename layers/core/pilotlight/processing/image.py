@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image
 
 from pilotlight.contracts.manifest import Manifest, TensorSpec
 from pilotlight.contracts.processing import ImagePreprocessing
@@ -45,6 +45,14 @@ PILLOW_ERRORS = (
     EOFError,
     struct.error,
 )
+
+
+# How an image is turned upright, by its EXIF orientation.
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}  # fmt: skip
 
 
 class ImageFile(NamedTuple):
@@ -177,20 +185,39 @@ def open_image(file: bytes, index: int) -> Image.Image:
 
 def guard_pillow(index: int, failure: str) -> NativeCalls:
     """Create a guard for calls of Pillow whose errors name the image."""
-    return NativeCalls("Pillow", lambda cause: build_image_error(index, f"{failure}: {cause}"), PILLOW_ERRORS)
+
+    def build_error(cause: str) -> InvalidInputError:
+        # Pillow names the object that it reads from, which says nothing to the sender.
+        reason = "its header is cut off or damaged" if cause.startswith("cannot identify") else cause
+        return build_image_error(index, f"{failure}: {reason}")
+
+    return NativeCalls("Pillow", build_error, PILLOW_ERRORS)
 
 
 def transform_image(steps: ImagePreprocessing, file: ImageFile, index: int) -> PreparedImage:
     """Decode, rotate, convert, resize and crop an image by the steps."""
     picture = file.picture or open_image(file.data, index)
     with guard_pillow(index, "is damaged"):
-        ImageOps.exif_transpose(picture, in_place=True)
+        picture = turn_upright(picture)
         plan = plan_image(steps, picture.size)
         resized = resize_image(steps, pad_image(steps, convert_colours(steps, picture), plan), plan.resized)
         pixels = np.asarray(crop_centre(resized, plan) if steps.crop is not None else resized)
     if steps.colour == "BGR":
         pixels = pixels[..., ::-1]
     return PreparedImage(pixels if pixels.ndim == 3 else pixels[..., None], plan)
+
+
+def turn_upright(picture: Image.Image) -> Image.Image:
+    """Turn an image by its EXIF orientation; what of EXIF does not read is ignored, as by every viewer.
+
+    Pillow's own function also writes the EXIF again, which fails for tags that cameras write wrongly.
+    """
+    picture.load()  # the EXIF of a PNG may be behind its pixels
+    try:
+        turn = TURNS.get(picture.getexif().get(ExifTags.Base.Orientation, 1))
+    except PILLOW_ERRORS:
+        return picture
+    return picture if turn is None else picture.transpose(turn)
 
 
 def convert_colours(steps: ImagePreprocessing, picture: Image.Image) -> Image.Image:

@@ -3,6 +3,7 @@
 The module knows a request's columns and the manifest's steps, not the model.
 """
 
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from pilotlight.api.written_numbers import MISSING_WORDS, CellError, parse_number
 from pilotlight.contracts.manifest import Manifest
 from pilotlight.contracts.processing import TableColumn, TablePreprocessing
 from pilotlight.errors import InvalidInputError
@@ -18,6 +20,7 @@ from pilotlight.processing import input_validation
 from pilotlight.runtime.datatypes import NUMPY_DTYPES, Array
 
 NO_CATEGORY = -1.0  # an index that graphs which compare it with each category spread to zeros
+WHOLE_NUMBER = re.compile(r"(-?(?:0|[1-9][0-9]*))\.0+")
 UNKNOWN_METRIC = "UnknownCategories"
 MAX_LINES = 20  # of the log in a second, about unknown categories
 BOOLEAN_WORDS = {
@@ -93,14 +96,16 @@ def standardise_column(column: TableColumn, values: Array) -> Array:
 
 
 def parse_numbers(column: TableColumn, values: Array) -> Array:
-    """Parse numbers and booleans from text, as in a CSV file; a blank or None is missing."""
+    """Parse numbers and booleans from text, as in a CSV body; a blank, NA and None are missing."""
     numbers = np.full(len(values), np.nan)
     for row, value in enumerate(values):
         text = "" if value is None else str(value).strip()
         try:
-            numbers[row] = BOOLEAN_WORDS[text] if text in BOOLEAN_WORDS else float(text) if text else np.nan
-        except ValueError as exc:
+            number = BOOLEAN_WORDS[text] if text in BOOLEAN_WORDS else parse_number(text)
+        except CellError as exc:
             raise build_cell_error(column, row, f"is {text!r}, expected a number") from exc
+        if number is not None:
+            numbers[row] = float(number)
     return numbers
 
 
@@ -110,17 +115,42 @@ def encode_categories(column: TableColumn, values: Array) -> tuple[Array, int]:
     Also returns how many of the values are categories that training did not know.
     """
     texts = [format_category(value) for value in values.tolist()]
-    places = {name: float(place) for place, name in enumerate(column.categories)}
-    codes = np.array([places.get(text, NO_CATEGORY) for text in texts])
+    codes = find_codes(column, texts)
     if codes.min() >= 0:
         return spread_codes(column, codes), 0
-    missing = np.array([not text for text in texts]) & (codes < 0)
+    missing = np.array([text in MISSING_WORDS for text in texts]) & (codes < 0)
     unknown = ~missing & (codes < 0)
     if missing.any():
         codes[missing] = get_fill_code(column, missing)
     if unknown.any():
         codes[unknown] = get_unknown_code(column, texts, unknown)
     return spread_codes(column, codes), int(unknown.sum())
+
+
+def find_codes(column: TableColumn, texts: list[str]) -> Array:
+    """Find the index of each text among the categories, `NO_CATEGORY` if it is none; float64, [batch].
+
+    Other tools may write a category differently: 3.0 for 3 where a column had gaps, TRUE for True, without blanks.
+    """
+    places = {name: float(place) for place, name in enumerate(column.categories)}
+    codes = np.array([places.get(text, NO_CATEGORY) for text in texts])
+    if codes.min() >= 0:
+        return codes
+    alike: dict[str, list[float]] = {}
+    for name, place in places.items():
+        alike.setdefault(normalise_category(name), []).append(place)
+    for row in np.flatnonzero(codes < 0):
+        found = alike.get(normalise_category(texts[row]), [])
+        if texts[row] and len(found) == 1:
+            codes[row] = found[0]
+    return codes
+
+
+def normalise_category(text: str) -> str:
+    """Return what all spellings of a category have in common."""
+    text = text.strip()
+    whole = WHOLE_NUMBER.fullmatch(text)
+    return whole[1] if whole is not None else text.lower() if text in BOOLEAN_WORDS else text
 
 
 def spread_codes(column: TableColumn, codes: Array) -> Array:

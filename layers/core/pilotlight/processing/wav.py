@@ -15,7 +15,13 @@ from pilotlight.runtime.datatypes import Array
 CONTAINERS = (b"RIFF", b"RF64", b"BW64")
 PCM, FLOAT, A_LAW, MU_LAW, EXTENSIBLE = 1, 3, 6, 7, 0xFFFE
 ENCODINGS = {PCM: (8, 16, 24, 32), FLOAT: (32, 64), A_LAW: (8,), MU_LAW: (8,)}  # with the bits of a sample
-STREAMED_SIZES = (0, 0xFFFFFFFF)  # of samples, as programs write that do not know them yet: up to the end of the file
+# The sizes of samples that programs write which do not know them yet: 0, and from here on, near 2 and 4 GB, less the
+# header or rounded down (SoX 0x7FFFF000, arecord 0x80000000, ffmpeg 0xFFFFFFFF). The samples go on to the file's end.
+MIN_STREAMED_SIZE = 0x7FFF0000  # bytes; no body and no file of the inbox has so many
+ENCODING_NAMES = {
+    0x02: "Microsoft's ADPCM", 0x11: "IMA ADPCM", 0x31: "GSM 6.10", 0x40: "G.721 ADPCM", 0x50: "MPEG audio",
+    0x55: "MP3 within a WAV file", 0x161: "Windows Media Audio",
+}  # fmt: skip
 MAX_CHUNKS = 1_000  # of a file: a few of them describe it
 
 
@@ -63,7 +69,7 @@ def parse_header(file: bytes) -> WavHeader:
         elif name == b"data":
             if not channels:
                 raise InvalidInputError("has samples before it says what they are; save it again")
-            size = resolve_data_size(size, long_size, len(file) - content)
+            size = resolve_data_size(size, long_size, file, content)
             return WavHeader(encoding, channels, rate, bits, content, size)
         position = content + size + size % 2  # chunks of odd size are followed by one byte
     raise InvalidInputError("is a WAV file without samples: it has no 'data' chunk")
@@ -77,8 +83,9 @@ def parse_format(file: bytes, start: int, size: int) -> tuple[int, int, int, int
     if encoding == EXTENSIBLE and size >= 26:
         (encoding,) = struct.unpack_from("<H", file, start + 24)
     if encoding not in ENCODINGS:
+        name = f", which is {ENCODING_NAMES[encoding]}" if encoding in ENCODING_NAMES else ""
         raise InvalidInputError(
-            f"is a WAV file of encoding 0x{encoding:04X}; PCM, floating point, A-law and mu-law are read"
+            f"is a WAV file of encoding 0x{encoding:04X}{name}; PCM, floating point, A-law and mu-law are read"
         )
     if not channels or frame_bytes % channels or frame_bytes // channels * 8 not in ENCODINGS[encoding]:
         raise InvalidInputError(
@@ -88,15 +95,25 @@ def parse_format(file: bytes, start: int, size: int) -> tuple[int, int, int, int
     return encoding, channels, rate, frame_bytes // channels * 8
 
 
-def resolve_data_size(size: int, long_size: int | None, left: int) -> int:
-    """Resolve the bytes of the samples; refuse a file that holds fewer than it promises."""
+def resolve_data_size(size: int, long_size: int | None, file: bytes, start: int) -> int:
+    """Resolve the bytes of the samples from `start` on; refuse a file that holds fewer than it promises."""
+    left = len(file) - start
     if size == 0xFFFFFFFF and long_size is not None:
         size = long_size
-    elif size in STREAMED_SIZES:
+    elif size >= MIN_STREAMED_SIZE or (size == 0 and is_streamed(file, start)):
         return left
     if size > left:
         raise InvalidInputError(f"is cut off: it promises {size:,} bytes of samples, and has {left:,}")
     return size
+
+
+def is_streamed(file: bytes, start: int) -> bool:
+    """Return whether a file that promises no samples does so since its size was not known: what follows is not in it.
+
+    Otherwise there are none, and what follows are other chunks, such as the title.
+    """
+    (riff_size,) = struct.unpack_from("<I", file, 4)
+    return bool(riff_size + 8 <= start or riff_size >= MIN_STREAMED_SIZE)
 
 
 def decode_samples(file: bytes, header: WavHeader) -> Array:

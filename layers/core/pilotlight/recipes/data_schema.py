@@ -5,7 +5,7 @@
     path         a file, a folder, a pattern with * (one level) or ** (any), or a list of files. It begins at the folder
                  of the recipe file; or with / or file:///, with s3://bucket/, or with store:, the run's own store.
                  After an s3:// path, ?endpoint=http://host:9000 names another server with S3's API
-    format       csv, parquet, npz or images, where the extension does not determine it
+    format       csv, parquet, jsonl (an object in each line), npz or images, where the extension does not determine it
     validation   a path like the one above, to the validation set of one's own; `fractions` then has none of it
     test         the same for the test set
     target       the column, or the NPZ's array, to predict; of images it is the first folder below `path`
@@ -32,8 +32,8 @@
                  default) treats it as a gap, and as none of the categories where gaps are not filled; zeros treats it
                  as none of the categories; refuse answers 400
     image        size, one number or [height, width], and mode, grey or rgb; as the files are, unless given
-    streaming    read shards of Parquet, CSV or NPZ, or images, anew in each pass, because they do not fit in memory;
-                 images are streamed by themselves where they would take a quarter of the memory that is free
+    streaming    read shards of Parquet, CSV, JSON lines or NPZ, or images, anew in each pass, because they do not fit
+                 in memory; images are streamed by themselves where they would take a quarter of the memory that is free
     buffer       of a stream: how many examples are shuffled among each other
     held         of a stream: how many examples of validation and of test may be in memory, each
 
@@ -73,7 +73,7 @@ def get_union_tag(value: object) -> str:
 UnknownCategory = Literal["missing", "zeros", "refuse"]
 ClassMetric = Literal["accuracy", "balanced_accuracy", "f1", "auc", "top_3", "top_5", "top_10", "log_loss"]
 NumberMetric = Literal["r2", "mae", "rmse", "mape"]
-FileFormat = Literal["csv", "parquet", "npz", "images"]
+FileFormat = Literal["csv", "parquet", "jsonl", "npz", "images"]
 Paths = Annotated[
     Annotated[Annotated[tuple[str, ...], Field(min_length=1)], Tag("value")]
     | Annotated[Annotated[str, Field(min_length=1)], Tag("word")],
@@ -90,8 +90,13 @@ FORMAT_BY_ENDING: dict[str, FileFormat] = {
     ".csv.gz": "csv",
     ".tsv.gz": "csv",
     ".parquet": "parquet",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".jsonl.gz": "jsonl",
+    ".ndjson.gz": "jsonl",
     ".npz": "npz",
 }
+SPREADSHEET_ENDINGS = {".xlsx", ".xls", ".xlsm", ".ods"}
 MAX_STARS = 3  # in a pattern of file names, since each multiplies the ways to match
 SetName = Literal["train", "validation", "test"]
 
@@ -225,8 +230,10 @@ class UserDataOptions(Options):
     def _check_format(cls, value: FileFormat | None, info: ValidationInfo) -> FileFormat | None:
         found = get_file_endings(info.data.get("path", ()))
         if value is None and (len(found) > 1 or found - {"", *FORMAT_BY_ENDING}):
+            way_out = "; save the sheet as CSV in UTF-8" if found & SPREADSHEET_ENDINGS else ""
             raise ValueError(
-                f"files that end in {', '.join(sorted(found))} are no one format; csv, parquet and npz are"
+                f"files that end in {', '.join(sorted(found))} are no one format; csv, parquet, jsonl and npz "
+                f"are{way_out}"
             )
         return value
 
@@ -237,6 +244,13 @@ class UserDataOptions(Options):
         if images == (target is not None):
             raise ValueError("it must name what is to be answered; of images that is the sub-folder, and not named")
         return target
+
+    @field_validator("features", "drop", "classes")
+    @classmethod
+    def _check_distinct(cls, names: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        if twice := sorted({name for name in names or () if (names or ()).count(name) > 1}):
+            raise ValueError(f"it names {twice[0]!r} twice")
+        return names
 
     @field_validator("classes")
     @classmethod
@@ -295,7 +309,9 @@ class UserDataOptions(Options):
             "images",
             "npz",
         ):
-            raise ValueError("it is a column of csv or parquet")
+            raise ValueError("it is a column of csv, parquet or jsonl")
+        if time is not None and time == values.get("target"):
+            raise ValueError("it is data.target too, which is not known when the model is asked; name another column")
         if time is not None and values.get("group") is not None:
             raise ValueError("data.group is given, and a group may reach over any point of time; keep one of both")
         return time
@@ -304,8 +320,10 @@ class UserDataOptions(Options):
     @classmethod
     def _check_group(cls, group: str | None, info: ValidationInfo) -> str | None:
         found = info.data.get("format") or infer_file_format(info.data.get("path", ()))
+        if group is not None and group == info.data.get("target"):
+            raise ValueError("it is data.target too, so that no class would be in two sets; name another column")
         if group is not None and found == "npz":
-            raise ValueError("it is a column of csv or parquet, or of images folder or a pattern")
+            raise ValueError("it is a column of csv, parquet or jsonl, or of images folder or a pattern")
         if group is not None and found == "images" and group != "folder" and group.count("{group}") != 1:
             raise ValueError("of images it is folder, or a pattern of file names with {group} in it, such as {group}_*")
         if group is not None and found == "images" and group.count("*") > MAX_STARS:

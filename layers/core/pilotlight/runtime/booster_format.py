@@ -36,13 +36,8 @@ class BoosterFile:
     form: Literal["json", "ubj", "txt", "cbm"]
 
 
-def detect_booster(path: Path) -> BoosterFile | None:
-    """Tell whose model the file is by its content; None if it is of none of them. Takes less than a millisecond."""
-    try:
-        with path.open("rb") as file:
-            head = file.read(HEAD_BYTES)
-    except OSError as exc:
-        raise InvalidInputError(f"Cannot read {path}: {exc.strerror}.") from exc
+def detect_booster(head: bytes) -> BoosterFile | None:
+    """Tell whose model a file is by its first bytes; None if it is of none of them."""
     if head.startswith(b"CBM1"):
         return BoosterFile("catboost", "cbm")
     if re.match(rb"tree\r?\nversion=", head):
@@ -64,18 +59,21 @@ def check_booster_file(path: Path) -> BoosterFile | None:
     """
     if not path.is_file():
         return None
-    found = detect_booster(path)
+    try:
+        with path.open("rb") as file:
+            head = file.read(HEAD_BYTES)
+    except OSError as exc:
+        raise InvalidInputError(f"Cannot read {path}: {exc.strerror}.") from exc
+    found = detect_booster(head)
     if found is None:
-        refuse_pretender(path)
+        refuse_pretender(path, head)
         return None
     check_library(found.library, str(path))
     return found
 
 
-def refuse_pretender(path: Path) -> None:
+def refuse_pretender(path: Path, head: bytes) -> None:
     """Raise `InvalidInputError` if the file is named like a library's model, and is none."""
-    with path.open("rb") as file:
-        head = file.read(HEAD_BYTES)
     for pattern, said in DUMPS:
         if re.match(pattern, head):
             raise InvalidInputError(f"{path} is {said}.")

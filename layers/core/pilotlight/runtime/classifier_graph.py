@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from shutil import copyfile
 
-from pilotlight.runtime import onnx_editing, onnx_header
-from pilotlight.runtime.onnx_editing import GraphNode, RawGraph
+from pilotlight.runtime import onnx_editing, onnx_graph, onnx_header
+from pilotlight.runtime.onnx_graph import OnnxGraph, OnnxNode
+from pilotlight.runtime.wire_format import as_message, decode_integers, decode_text, iterate_fields, read_nested_integer
 
 ZIP_MAP, SEQUENCE, NORMALIZER = ("ai.onnx.ml", "ZipMap"), "SequenceConstruct", "StringNormalizer"
 LOCALE = "C.UTF-8"  # knows the case of all letters, and is part of glibc
@@ -50,20 +51,21 @@ def build_servable_graph(path: Path, folder: Path) -> ServableGraph:
     names = {name for _, name in header.operators}
     if not names & {ZIP_MAP[1], SEQUENCE, NORMALIZER, "ArrayFeatureExtractor", *CLASSIFIERS}:
         return ServableGraph(path)
-    graph = onnx_editing.read_graph(path)
-    classifier, notes = find_classifier(graph), tuple(describe_changes(graph))
+    with onnx_graph.map_model(path) as model:
+        graph = onnx_graph.parse_model(model)
+        classifier, notes = find_classifier(graph), tuple(describe_changes(graph))
     if not notes:
         return ServableGraph(path, classifier)
     folder.mkdir(parents=True, exist_ok=True)
     target = folder / path.name
-    target.write_bytes(replace_nodes(memoryview(path.read_bytes()), graph))
+    target.write_bytes(replace_nodes(model, graph))
     for location in header.external_files:
         (folder / location).parent.mkdir(parents=True, exist_ok=True)
         copyfile(path.parent / location, folder / location)
     return ServableGraph(target, classifier, notes)
 
 
-def describe_changes(graph: RawGraph) -> Iterator[str]:
+def describe_changes(graph: OnnxGraph) -> Iterator[str]:
     """Yield a sentence for each change that the graph needs."""
     tensors = find_replaced_outputs(graph)
     for name, replaced in tensors.items():
@@ -94,7 +96,7 @@ class ReplacedOutput:
     element_type: int = FLOAT
 
 
-def find_replaced_outputs(graph: RawGraph) -> dict[str, ReplacedOutput]:
+def find_replaced_outputs(graph: OnnxGraph) -> dict[str, ReplacedOutput]:
     """Find the outputs that are maps of probabilities or sequences of tensors, by name."""
     found = {}
     for name in graph.outputs:
@@ -107,26 +109,26 @@ def find_replaced_outputs(graph: RawGraph) -> dict[str, ReplacedOutput]:
     return found
 
 
-def get_element_type(graph: RawGraph, output: str) -> int:
+def get_element_type(graph: OnnxGraph, output: str) -> int:
     """Return the type of the tensors of a sequence: TypeProto's sequence_type, elem_type, tensor_type, elem_type."""
-    return onnx_editing.get_nested_integer(graph.outputs[output], (2, 4, 1, 1, 1)) or FLOAT
+    return read_nested_integer(graph.output_types[output], (2, 4, 1, 1, 1)) or FLOAT
 
 
-def find_source(graph: RawGraph, output: str) -> GraphNode | None:
+def find_source(graph: OnnxGraph, output: str) -> OnnxNode | None:
     """Find the node that computes an output, behind those that only pass it on."""
-    node = graph.find_producer(output)
+    node = graph.producers.get(output)
     for _ in range(MAX_STEPS):  # a damaged file may go round in circles
         if node is None or node.operator != "Identity" or not node.inputs:
             break
-        node = graph.find_producer(node.inputs[0])
+        node = graph.producers.get(node.inputs[0])
     return node
 
 
-def replace_nodes(model: memoryview, graph: RawGraph) -> bytes:
+def replace_nodes(model: memoryview, graph: OnnxGraph) -> bytes:
     """Return the model with tensors in place of maps and sequences, and with a locale that is installed everywhere."""
     replaced = find_replaced_outputs(graph)
 
-    def edit_node(message: memoryview, node: GraphNode) -> list[bytes] | None:
+    def edit_node(message: memoryview, node: OnnxNode) -> list[bytes] | None:
         if node.outputs and node.outputs[0] in replaced:
             output = replaced[node.outputs[0]]
             pairs = zip(output.tensors, output.names, strict=True)
@@ -144,24 +146,24 @@ def replace_nodes(model: memoryview, graph: RawGraph) -> bytes:
     return onnx_editing.rewrite_model(model, edit_node, edit_output)
 
 
-def is_zip_map(node: GraphNode) -> bool:
+def is_zip_map(node: OnnxNode) -> bool:
     """Return whether the node makes maps of a tensor."""
     return (node.domain, node.operator) == ZIP_MAP and len(node.inputs) == 1
 
 
-def needs_locale(node: GraphNode) -> bool:
+def needs_locale(node: OnnxNode) -> bool:
     """Return whether the node needs a locale other than the one that is there."""
     return node.operator == NORMALIZER and node.get_text("locale") not in (LOCALE, "C", "POSIX")
 
 
-def get_class_labels(node: GraphNode) -> tuple[str, ...]:
+def get_class_labels(node: OnnxNode) -> tuple[str, ...]:
     """Return the classes of a ZipMap or of a classifier, in their order; none if it names none."""
     texts = node.get_texts("classlabels_strings")
     numbers = node.get_integers("classlabels_int64s") or node.get_integers("classlabels_ints")
     return texts or tuple(map(str, numbers))
 
 
-def find_classifier(graph: RawGraph) -> ClassifierOutputs | None:
+def find_classifier(graph: OnnxGraph) -> ClassifierOutputs | None:
     """Find the scores and the classes of a graph that is one classifier; None for several, and for anything else."""
     maps = [(name, node) for name in graph.outputs if (node := find_source(graph, name)) and is_zip_map(node)]
     if maps:
@@ -175,11 +177,11 @@ def find_classifier(graph: RawGraph) -> ClassifierOutputs | None:
     return ClassifierOutputs(next(name for name in graph.outputs if name != label_output), labels)
 
 
-def find_labels(graph: RawGraph, output: str) -> tuple[str, ...]:
+def find_labels(graph: OnnxGraph, output: str) -> tuple[str, ...]:
     """Find the classes from which an output is chosen, back through what only changes its form; none if unknown."""
     tensor = output
     for _ in range(MAX_STEPS):
-        node = graph.find_producer(tensor)
+        node = graph.producers.get(tensor)
         if node is None:
             return ()
         if node.operator in CLASSIFIERS and node.domain == ZIP_MAP[0]:
@@ -195,15 +197,15 @@ def find_labels(graph: RawGraph, output: str) -> tuple[str, ...]:
 def read_constant_labels(initializers: Mapping[str, memoryview], name: str) -> tuple[str, ...]:
     """Read a constant list of classes: texts or whole numbers; none if it is something else."""
     kind, texts, numbers, raw = 0, list[str](), list[int](), memoryview(b"")
-    for each in onnx_editing.split_fields(initializers.get(name, memoryview(b""))):
-        if each.number == 2 and isinstance(each.value, int):
-            kind = each.value
-        elif each.number == 6:
-            texts.append(onnx_header.decode_text(each.value))
-        elif each.number in (5, 7):  # int32_data, int64_data
-            numbers += onnx_editing.decode_integers(each.value)
-        elif each.number == 9 and isinstance(each.value, memoryview):
-            raw = each.value
+    for number, value in iterate_fields(initializers.get(name, memoryview(b""))):
+        if number == onnx_graph.TENSOR_KIND and isinstance(value, int):
+            kind = value
+        elif number == onnx_graph.TENSOR_STRING_DATA:
+            texts.append(decode_text(value))
+        elif number in (onnx_graph.TENSOR_INT32_DATA, onnx_graph.TENSOR_INT64_DATA):
+            numbers += decode_integers(value)
+        elif number == onnx_graph.TENSOR_RAW_DATA:
+            raw = as_message(value)
     if kind == STRING:
         return tuple(texts)
     width = {INT64: 8, 6: 4}.get(kind)

@@ -42,14 +42,17 @@ def record_golden_requests(graph: Path, variant: Precision, feeds: Sequence[Feed
     return record_requests(graph, variant, feeds).document
 
 
-def record_requests(graph: Path, variant: Precision, feeds: Sequence[Feeds]) -> GoldenRecording:
+def record_requests(
+    graph: Path, variant: Precision, feeds: Sequence[Feeds], session: Session | None = None
+) -> GoldenRecording:
     """Run the graph and record the outputs that are finite and repeat, in this session and a new one.
 
-    Answers with NaN are not recorded, since nothing can be compared with them.
+    Answers with NaN are not recorded, since nothing can be compared with them. `session` is one of the graph that is
+    open already.
     """
     if not feeds:
         return GoldenRecording(reason="it answers no made-up request")
-    session = open_session(str(graph))
+    session = session or open_session(str(graph))
     answers = [(feed, session.run(feed)) for feed in feeds]
     unchecked = find_unrecordable(answers)
     # A graph's random numbers may be the same in each new session.

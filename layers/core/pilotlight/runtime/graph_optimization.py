@@ -10,9 +10,8 @@ import os
 from pathlib import Path
 
 from pilotlight.contracts.manifest import CompressedFile, OptimizedGraph, Variant
-from pilotlight.errors import ModelRefusedError
-from pilotlight.runtime.model_files import get_reopen_path, open_memory_file
-from pilotlight.runtime.session import ONNXRUNTIME_VERSION, open_session, save_graph
+from pilotlight.runtime.onnx_header import read_onnx_header
+from pilotlight.runtime.session import ONNXRUNTIME_VERSION, save_graph
 from pilotlight.storage.object_store import PART_BYTES
 from pilotlight.storage.zstd_frames import compress_file
 
@@ -24,9 +23,10 @@ VariantFiles = dict[str, Path]  # a version's files, by their path within the ve
 def build_variant(graph: Path, name: str, folder: Path) -> tuple[Variant, VariantFiles]:
     """Build the variant of the graph file `graph`, named `name`, and all its files; new ones are written to `folder`.
 
-    Raises `ModelRefusedError` if onnxruntime cannot open the graph.
+    The graph has been opened before: a small one in one file is not opened again. Raises `ModelRefusedError` if
+    onnxruntime cannot open another.
     """
-    if is_self_contained(graph):
+    if not read_onnx_header(graph).external_files:
         plain, files = Variant(name), {name: graph}
     else:
         weights = save_graph(graph, folder / name)
@@ -56,19 +56,3 @@ def compress_weights(weights: Path) -> tuple[dict[str, CompressedFile], VariantF
     if sum(frames) > MAX_COMPRESSED_SHARE * size:
         return {}, {}
     return {weights.name: CompressedFile(target.name, PART_BYTES, frames)}, {target.name: target}
-
-
-def is_self_contained(graph: Path) -> bool:
-    """Return whether the graph opens outside its folder; if not, it needs the weights beside it.
-
-    Raises `ModelRefusedError` if it opens nowhere.
-    """
-    with open_memory_file() as file:
-        file.write(graph.read_bytes())
-        file.flush()
-        try:
-            open_session(get_reopen_path(file))
-        except ModelRefusedError:
-            open_session(str(graph))
-            return False
-    return True

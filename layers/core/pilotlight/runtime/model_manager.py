@@ -62,9 +62,10 @@ class ModelManager:
         return self._loader.wait_count
 
     def resolve_manifest(self, reference: ModelReference, deadline: float = inf) -> Manifest:
-        """Return the manifest of the reference's version, without loading the model; wait for its alias until `deadline`.
+        """Return the manifest of the reference's version, without loading the model.
 
-        Raises `NotFoundError` if there is no such version, `LoadingError` if there is not enough time.
+        It waits for an unknown alias until `deadline`, on time.monotonic's clock. Raises `NotFoundError` if there is
+        no such version, `LoadingError` if there is not enough time.
         """
         version = reference.version
         if version is None:

@@ -1,41 +1,24 @@
 """Read the header of an ONNX file from its bytes, before it is opened: without the onnx package and without a session.
 
-This module reads protobuf's wire format (protobuf.dev/programming-guides/encoding), and of onnx.proto3 only the fields
-that decide whether the file may be served. It depends on no store and no version.
+It scans the messages that decide whether the file may be served, and keeps no node: a file that nobody has examined
+may have any number of them. It depends on no store and no version.
 """
 
-import mmap
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from pilotlight.errors import InvalidInputError
-from pilotlight.runtime import containment
+from pilotlight.runtime import containment, onnx_graph
+from pilotlight.runtime.wire_format import FieldValue, decode_text, iterate_fields, iterate_values
 
 NEWEST_IR_VERSION, NEWEST_OPSET = 14, 28  # the newest that the pinned onnxruntime 1.32 reads
 SUPPORTED_DOMAINS = frozenset(
     {"", "ai.onnx", "ai.onnx.ml", "com.microsoft", "com.ms.internal.nhwc", "com.microsoft.nchwc"}
 )
-VARINT, I64, LEN, I32 = 0, 1, 2, 5  # wire types
-GRAPH_FIELD = 7  # of a ModelProto
 EXTERNAL_LOCATION = 1  # TensorProto.DataLocation
-ProtobufField = tuple[int, int | memoryview]
-
-
-class FieldSizeError(ValueError):
-    """A field of a message is longer than the message."""
-
-    def __init__(self, number: int, wire: int, missing: int) -> None:
-        super().__init__(f"field {number} of wire type {wire} does not fit into it")
-        self.number, self.missing = number, missing
-
-
-class CutOffError(ValueError):
-    """A file begins as an ONNX file and ends within its graph."""
-
-    def __init__(self, missing: int) -> None:
-        super().__init__(f"{missing:,} bytes are missing at its end")
-        self.missing = missing
+TENSOR_ATTRIBUTES = (onnx_graph.ATTRIBUTE_TENSOR, onnx_graph.ATTRIBUTE_TENSORS)
+SPARSE_ATTRIBUTES = (onnx_graph.ATTRIBUTE_SPARSE_TENSOR, onnx_graph.ATTRIBUTE_SPARSE_TENSORS)
+GRAPH_ATTRIBUTES = (onnx_graph.ATTRIBUTE_GRAPH, onnx_graph.ATTRIBUTE_GRAPHS)
 
 
 @dataclass(frozen=True)
@@ -52,19 +35,8 @@ class OnnxHeader:
 
 def read_onnx_header(path: Path) -> OnnxHeader:
     """Read the header of an ONNX file; `InvalidInputError` if it cannot be read or is not an ONNX file."""
-    try:
-        with path.open("rb") as file:
-            return parse_model(memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)))
-    except OSError as exc:
-        raise InvalidInputError(f"Cannot read {path}: {exc.strerror}.") from exc
-    except CutOffError as exc:
-        size = path.stat().st_size
-        raise InvalidInputError(
-            f"{path} is not a whole ONNX file: it has {size:,} bytes of {size + exc.missing:,} or more; download or "
-            "export it again."
-        ) from exc
-    except (ValueError, RecursionError) as exc:
-        raise InvalidInputError(f"{path} is not an ONNX file: {exc}.") from exc
+    with onnx_graph.map_model(path) as model:
+        return parse_header(model)
 
 
 def is_onnx_file(path: Path) -> bool:
@@ -117,20 +89,20 @@ def check_weights_location(path: Path, location: str) -> None:
         raise InvalidInputError(f"{path} keeps weights in {location!r}, which is not beside it; bring that file too.")
 
 
-def parse_model(model: memoryview) -> OnnxHeader:
+def parse_header(model: memoryview) -> OnnxHeader:
     """Parse a ModelProto; `ValueError` if it is not one."""
     ir_version, opsets, external_files, unranked_inputs = 0, dict[str, int](), list[str](), list[str]()
     operators, functions = set[tuple[str, str]](), set[tuple[str, str]]()
-    for number, value in iterate_model_fields(model):
-        if number == 1 and isinstance(value, int):
+    for number, value in onnx_graph.iterate_model_fields(model):
+        if number == onnx_graph.MODEL_IR_VERSION and isinstance(value, int):
             ir_version = value
-        elif number == 8:
+        elif number == onnx_graph.MODEL_OPSET:
             domain, version = parse_opset_import(value)
             opsets[domain] = version
-        elif number == 7:
+        elif number == onnx_graph.MODEL_GRAPH:
             scan_graph(value, operators, external_files)
             unranked_inputs += find_unranked_inputs(value)
-        elif number == 25:
+        elif number == onnx_graph.MODEL_FUNCTION:
             functions.add(scan_function(value, operators, external_files))
     if not ir_version or not opsets:
         raise ValueError("it has no IR version and no opset")
@@ -144,149 +116,95 @@ def parse_model(model: memoryview) -> OnnxHeader:
     )
 
 
-def iterate_model_fields(model: memoryview) -> Iterator[ProtobufField]:
-    """Yield the fields of a ModelProto; `CutOffError` if it is a beginning of one: IR version and opset or producer."""
-    fields = dict[int, int | memoryview]()
-    try:
-        for number, value in iterate_fields(model):
-            fields[number] = value
-            yield number, value
-    except FieldSizeError as exc:
-        if exc.number == GRAPH_FIELD and isinstance(fields.get(1), int):
-            raise CutOffError(exc.missing) from exc
-        raise
-
-
-def parse_opset_import(value: int | memoryview) -> tuple[str, int]:
+def parse_opset_import(value: FieldValue) -> tuple[str, int]:
     """Return the domain and the version of an OperatorSetIdProto."""
     entries = dict(iterate_fields(value))
-    version = entries.get(2, 0)
-    return decode_text(entries.get(1)), version if isinstance(version, int) else 0
+    version = entries.get(onnx_graph.OPSET_VERSION, 0)
+    return decode_text(entries.get(onnx_graph.OPSET_DOMAIN)), version if isinstance(version, int) else 0
 
 
-def scan_graph(value: int | memoryview, operators: set[tuple[str, str]], external_files: list[str]) -> None:
+def scan_graph(value: FieldValue, operators: set[tuple[str, str]], external_files: list[str]) -> None:
     """Collect the operators and the external files of a GraphProto."""
     for number, part in iterate_fields(value):
-        if number == 1:
+        if number == onnx_graph.GRAPH_NODE:
             scan_node(part, operators, external_files)
-        elif number == 5:
+        elif number == onnx_graph.GRAPH_INITIALIZER:
             scan_tensor(part, external_files)
-        elif number == 15:  # SparseTensorProto: values and indices
-            for _, inner in ((n, p) for n, p in iterate_fields(part) if n in (1, 2)):
-                scan_tensor(inner, external_files)
+        elif number == onnx_graph.GRAPH_SPARSE_INITIALIZER:
+            scan_sparse_tensor(part, external_files)
 
 
-def iterate_graph_inputs(value: int | memoryview) -> Iterator[int | memoryview]:
-    """Iterate over the inputs of a GraphProto, each a ValueInfoProto."""
-    return (part for number, part in iterate_fields(value) if number == 11)
-
-
-def find_unranked_inputs(value: int | memoryview) -> list[str]:
+def find_unranked_inputs(value: FieldValue) -> list[str]:
     """Find the inputs of a GraphProto that have no shape; an initializer that is listed as an input has its own."""
-    names = [name for name in map(find_unranked_name, iterate_graph_inputs(value)) if name]
-    given = {name for number, part in iterate_fields(value) if number == 5 for name in read_tensor_name(part)}
-    return [name for name in names if name not in given] if names else []
+    names = [name for name in map(find_unranked_name, iterate_values(value, onnx_graph.GRAPH_INPUT)) if name]
+    given = {
+        decode_text(name)
+        for part in (iterate_values(value, onnx_graph.GRAPH_INITIALIZER) if names else ())
+        for name in iterate_values(part, onnx_graph.TENSOR_NAME)
+    }
+    return [name for name in names if name not in given]
 
 
-def read_tensor_name(value: int | memoryview) -> list[str]:
-    """Read the name of a TensorProto."""
-    return [decode_text(part) for number, part in iterate_fields(value) if number == 8]
-
-
-def find_unranked_name(value: int | memoryview) -> str:
+def find_unranked_name(value: FieldValue) -> str:
     """Return the name of a ValueInfoProto that is a tensor without a shape; empty for any other."""
     info = dict(iterate_fields(value))
-    tensor_type = dict(iterate_fields(info.get(2, memoryview(b"")))).get(1)
-    return decode_text(info.get(1)) if tensor_type is not None and 2 not in dict(iterate_fields(tensor_type)) else ""
+    tensor_type = dict(iterate_fields(info.get(onnx_graph.VALUE_TYPE, memoryview(b"")))).get(onnx_graph.TYPE_TENSOR)
+    is_unranked = tensor_type is not None and onnx_graph.TENSOR_TYPE_SHAPE not in dict(iterate_fields(tensor_type))
+    return decode_text(info.get(onnx_graph.VALUE_NAME)) if is_unranked else ""
 
 
-def scan_function(
-    value: int | memoryview, operators: set[tuple[str, str]], external_files: list[str]
-) -> tuple[str, str]:
+def scan_function(value: FieldValue, operators: set[tuple[str, str]], external_files: list[str]) -> tuple[str, str]:
     """Return the domain and the name of a FunctionProto, and collect from its nodes as from a graph's."""
     name = domain = ""
     for number, part in iterate_fields(value):
-        if number == 1:
+        if number == onnx_graph.FUNCTION_NAME:
             name = decode_text(part)
-        elif number == 10:
+        elif number == onnx_graph.FUNCTION_DOMAIN:
             domain = decode_text(part)
-        elif number == 7:
+        elif number == onnx_graph.FUNCTION_NODE:
             scan_node(part, operators, external_files)
     return domain, name
 
 
-def scan_node(value: int | memoryview, operators: set[tuple[str, str]], external_files: list[str]) -> None:
+def scan_node(value: FieldValue, operators: set[tuple[str, str]], external_files: list[str]) -> None:
     """Collect the operator of a NodeProto, and from the tensors and graphs in its attributes."""
     name = domain = ""
     for number, part in iterate_fields(value):
-        if number == 4:
+        if number == onnx_graph.NODE_OPERATOR:
             name = decode_text(part)
-        elif number == 7:
+        elif number == onnx_graph.NODE_DOMAIN:
             domain = decode_text(part)
-        elif number == 5:
-            for kind, inner in iterate_fields(part):
-                if kind in (5, 10):
-                    scan_tensor(inner, external_files)
-                elif kind in (6, 11):
-                    scan_graph(inner, operators, external_files)
+        elif number == onnx_graph.NODE_ATTRIBUTE:
+            scan_attribute(part, operators, external_files)
     operators.add((domain, name))
 
 
-def scan_tensor(value: int | memoryview, external_files: list[str]) -> None:
+def scan_attribute(value: FieldValue, operators: set[tuple[str, str]], external_files: list[str]) -> None:
+    """Collect from the tensors and graphs of an AttributeProto."""
+    for number, part in iterate_fields(value):
+        if number in TENSOR_ATTRIBUTES:
+            scan_tensor(part, external_files)
+        elif number in SPARSE_ATTRIBUTES:
+            scan_sparse_tensor(part, external_files)
+        elif number in GRAPH_ATTRIBUTES:
+            scan_graph(part, operators, external_files)
+
+
+def scan_sparse_tensor(value: FieldValue, external_files: list[str]) -> None:
+    """Collect the external files of a SparseTensorProto's values and indices."""
+    for number in (onnx_graph.SPARSE_VALUES, onnx_graph.SPARSE_INDICES):
+        for part in iterate_values(value, number):
+            scan_tensor(part, external_files)
+
+
+def scan_tensor(value: FieldValue, external_files: list[str]) -> None:
     """Collect the external file of a TensorProto's numbers, if it has one."""
     entries, external = {}, False
     for number, part in iterate_fields(value):
-        if number == 14:
+        if number == onnx_graph.TENSOR_LOCATION:
             external = part == EXTERNAL_LOCATION
-        elif number == 13:
+        elif number == onnx_graph.TENSOR_EXTERNAL_DATA:
             entry = dict(iterate_fields(part))
-            entries[decode_text(entry.get(1))] = decode_text(entry.get(2))
+            entries[decode_text(entry.get(onnx_graph.ENTRY_KEY))] = decode_text(entry.get(onnx_graph.ENTRY_VALUE))
     if external:
         external_files.append(entries.get("location", ""))
-
-
-def decode_text(value: int | memoryview | None) -> str:
-    """Decode a string field; empty if it is missing."""
-    return str(value, "utf-8") if isinstance(value, memoryview) else ""
-
-
-def iterate_fields(message: int | memoryview) -> Iterator[ProtobufField]:
-    """Yield the number and value of each field of a message, except fixed-size numbers; `ValueError` if cut off."""
-    return ((number, value) for number, value, wire in iterate_wire_fields(message) if wire in (VARINT, LEN))
-
-
-def iterate_all_fields(message: int | memoryview) -> Iterator[ProtobufField]:
-    """Yield the number and value of each field of a message; fixed-size numbers as their bytes."""
-    return ((number, value) for number, value, _ in iterate_wire_fields(message))
-
-
-def iterate_wire_fields(message: int | memoryview) -> Iterator[tuple[int, int | memoryview, int]]:
-    """Yield the number, value and wire type of each field of a message; `ValueError` if it is cut off."""
-    if isinstance(message, int):
-        raise ValueError("a message is a number")  # noqa: TRY004 - the file is wrong, not the caller
-    offset, end = 0, len(message)
-    while offset < end:
-        key, offset = read_varint(message, offset)
-        number, wire = key >> 3, key & 7
-        if wire == VARINT:
-            value, offset = read_varint(message, offset)
-            yield number, value, wire
-            continue
-        size, offset = read_varint(message, offset) if wire == LEN else ({I64: 8, I32: 4}.get(wire, end), offset)
-        if offset + size > end:
-            raise FieldSizeError(number, wire, offset + size - end)
-        yield number, message[offset : offset + size], wire
-        offset += size
-
-
-def read_varint(message: memoryview, offset: int) -> tuple[int, int]:
-    """Return a number in base 128, and the offset after it."""
-    value = 0
-    for shift in range(0, 70, 7):
-        if offset >= len(message):
-            break
-        byte = message[offset]
-        value, offset = value | (byte & 0x7F) << shift, offset + 1
-        if byte < 0x80:
-            return value, offset
-    raise ValueError("a number in it does not end")

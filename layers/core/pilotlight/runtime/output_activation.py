@@ -141,7 +141,7 @@ class ActivationTracer:
 
     def _trace_branches(self, node: OnnxNode, name: str, scopes: tuple[OnnxGraph, ...]) -> OutputActivation | None:
         place = node.outputs.index(name)
-        branches = [branch for branch in node.attributes.values() if isinstance(branch, OnnxGraph)]
+        branches = list(node.parse_graphs())
         found = [self.trace(branch.outputs[place], (*scopes, branch)) for branch in branches]
         first = found[0] if found else None
         same = first is not None and all(one is not None and one.activation == first.activation for one in found)
@@ -175,7 +175,7 @@ def find_source(graph: OnnxGraph, name: str) -> str:
 
 def judge_classifier(node: OnnxNode) -> OutputActivation | None:
     """Judge a classifier of ai.onnx.ml by its last transformation; without one, its answers tell."""
-    transform = str(node.attributes.get("post_transform") or "NONE")
+    transform = node.get_text("post_transform") or "NONE"
     if transform in PROBABILITY_TRANSFORMS or "prob_a" in node.attributes:
         return OutputActivation("none", f"it comes from a {node.operator} node that gives probabilities")
     return None

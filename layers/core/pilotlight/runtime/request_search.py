@@ -50,7 +50,8 @@ class Plan:
     sizes: Mapping[tuple[str, int], int]  # by input and axis
     scalar: int = 1
     limit: int = 2  # whole numbers lie below it
-    positive: bool = False  # floats lie above 0
+    positive: bool = False  # numbers lie above 0
+    ones: bool = False  # inputs of fewer than two dimensions hold ones: factors, steps, shapes
 
 
 @dataclass
@@ -169,11 +170,14 @@ def list_first_names(inputs: Sequence[TensorSpec]) -> set[str]:
 
 
 def plan_equal_sizes(free: Sequence[tuple[TensorSpec, int]]) -> Iterator[Plan]:
-    """Plan tries in which all free sizes are equal, and some with other values."""
+    """Plan tries in which all free sizes are equal, and some with other values: larger ones, and none of 0."""
     for size in EQUAL_SIZES if free else ():
         yield Plan({(spec.name, axis): size for spec, axis in free})
     for scalar in SCALARS:
         yield Plan({(spec.name, axis): FREE_DIMENSION_SIZE for spec, axis in free}, scalar, limit=4)
+    for ones in (True, False):  # divisors, and what multiplies sizes
+        sizes = {(spec.name, axis): FREE_DIMENSION_SIZE for spec, axis in free}
+        yield Plan(sizes, limit=4, positive=True, ones=ones)
 
 
 def plan_images(free: Sequence[tuple[TensorSpec, int]]) -> Iterator[Plan]:
@@ -229,7 +233,7 @@ def build_values(
     dtype, count, name = NUMPY_DTYPES[spec.datatype], prod(shape), spec.name.lower()
     if spec.datatype == "BYTES":
         return np.resize(np.array(TEXTS, object), shape)
-    if any(word in name for word in MASK_WORDS):
+    if any(word in name for word in MASK_WORDS) or (plan.ones and len(shape) < 2):
         return fill(1, spec, shape)
     if spec.datatype != "BOOL" and dtype.kind in "iu" and spec.datatype != "BF16":
         if any(word in name for word in LENGTH_WORDS) and len(shape) < 2:
@@ -257,7 +261,8 @@ def draw_values(spec: TensorSpec, count: int, plan: Plan, *, image: bool, random
     if spec.datatype == "UINT8" and image:
         return random.integers(0, 256, count).astype(dtype)
     if dtype.kind != "f" and spec.datatype != "BF16":
-        return random.integers(0, plan.limit, count).astype(dtype)
+        lowest = int(plan.positive and plan.limit > 1)
+        return random.integers(lowest, plan.limit, count).astype(dtype)
     values = (np.floor(random.standard_normal(count) * 32) * 2 + 1) / 64
     values = np.abs(values) if plan.positive else values
     if spec.datatype == "BF16":

@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 import onnxruntime as ort
+from msgspec import Struct
 
 from pilotlight.contracts.manifest import Datatype, TensorSpec
 from pilotlight.errors import InvalidInputError, ModelRefusedError, TooLargeError
@@ -36,6 +37,7 @@ MB_PER_VCPU = 1769  # of a Lambda function's memory (AWS, Lambda quotas)
 ONNXRUNTIME_VERSION: str = ort.__version__
 ERROR_CODE = re.compile(r"\[ONNXRuntimeError\] : \d+ : \w+ : |Non-zero status code returned while running ")
 NODE = re.compile(r"(\w+) node\. Name:('[^']*') Status Message: ")
+LOADING = re.compile(r"Load model from .* failed:\s*(?:Fatal error: )?")
 SOURCE_PLACE = re.compile(r"\S*/onnxruntime/\S*\.(?:cc|h):\d+ .*?\)(?: const)?(?: \[with [^\]]*\])? (?=[A-Z\w'{])")
 TENSOR_TYPE = re.compile(r"(?:optional\()?(tensor\(\w+\))\)?")  # an optional input takes a tensor
 MIN_MAPPED_BYTES = 4096  # a page; smaller weights stay in the graph
@@ -59,7 +61,7 @@ def build_run_error(cause: str) -> InvalidInputError:
 
 def clean_cause(cause: str) -> str:
     """Remove from onnxruntime's message its code, and the place in its source, which say nothing to a caller."""
-    line = NODE.sub(r"\1 \2: ", ERROR_CODE.sub("", " ".join(cause.split())))
+    line = NODE.sub(r"\1 \2: ", LOADING.sub("", ERROR_CODE.sub("", " ".join(cause.split()))))
     return SOURCE_PLACE.sub("", line).replace(" '':", ":").strip().rstrip(".")[:MAX_CAUSE_LENGTH]
 
 
@@ -74,6 +76,14 @@ RUNNING = NativeCalls("onnxruntime", build_run_error, ORT_ERRORS)
 OPENING = NativeCalls("onnxruntime", build_open_error, ORT_ERRORS)
 
 
+class GraphSignature(Struct, frozen=True):
+    """What a graph takes and gives."""
+
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    left_out: tuple[str, ...] = ()  # outputs that V2 has no type for, with theirs: sequences, maps
+
+
 @dataclass(frozen=True)
 class Session:
     """An open graph. `run` is thread-safe."""
@@ -81,7 +91,12 @@ class Session:
     get_native: Callable[[], Any]  # returns the onnxruntime.InferenceSession for the next run; it has no types
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
-    left_out: tuple[str, ...] = ()  # outputs that V2 has no type for, with theirs: sequences, maps
+    left_out: tuple[str, ...] = ()  # as of the signature
+
+    @property
+    def signature(self) -> GraphSignature:
+        """What the graph takes and gives."""
+        return GraphSignature(self.inputs, self.outputs, self.left_out)
 
     def run(
         self, feeds: Mapping[str, Array], outputs: Sequence[str] | None = None, options: RunOptions | None = None

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import sklearn.ensemble
 import tritonclient.http as triton
 from sklearn.base import clone
 from sklearn.compose import ColumnTransformer
@@ -56,6 +57,9 @@ CASES: list[tuple[str, str, dict[str, Any], Any, Any]] = [
     ("xgboost", "XGBRegressor", XGB | {"multi_strategy": "multi_output_tree"}, ROWS, np.c_[AMOUNT, -AMOUNT]),
     ("xgboost", "XGBRegressor", XGB | {"booster": "dart", "rate_drop": 0.5}, ROWS, AMOUNT),
     ("xgboost", "XGBRegressor", {"n_estimators": 4, "booster": "gblinear", "n_jobs": 1}, ROWS, AMOUNT),
+    ("xgboost", "XGBClassifier", {"n_estimators": 4, "booster": "gblinear", "n_jobs": 1}, ROWS, KIND),
+    ("xgboost", "XGBRegressor", XGB | {"missing": -999}, np.nan_to_num(GAPS, nan=-999), AMOUNT),
+    ("xgboost", "XGBRegressor", XGB | {"missing": 0}, np.nan_to_num(GAPS), AMOUNT),
     ("xgboost", "XGBRFClassifier", XGB, ROWS, KIND),
     ("lightgbm", "LGBMClassifier", LGB, GAPS, SIDE),
     ("lightgbm", "LGBMClassifier", LGB, ROWS, np.array(["low", "middle", "high"])[KIND]),
@@ -91,6 +95,8 @@ CASES: list[tuple[str, str, dict[str, Any], Any, Any]] = [
     ("catboost", "CatBoostClassifier", CAT | {"loss_function": "MultiLogloss"}, ROWS, np.c_[SIDE, 1 - SIDE]),
     ("catboost", "CatBoostRegressor", CAT, ROWS, AMOUNT),
     ("catboost", "CatBoostRegressor", CAT | {"loss_function": "Poisson"}, ROWS, AMOUNT),
+    ("catboost", "CatBoostRegressor", CAT | {"loss_function": "LogLinQuantile"}, ROWS, AMOUNT),
+    ("catboost", "CatBoostRegressor", CAT | {"loss_function": "RMSEWithUncertainty"}, ROWS, AMOUNT),
     ("catboost", "CatBoostRegressor", CAT | {"loss_function": "MultiRMSE"}, ROWS, np.c_[AMOUNT, -AMOUNT]),
 ]
 
@@ -209,6 +215,54 @@ def test_a_catboost_file_and_its_json(publish: Publish, tmp_path: Path) -> None:
         assert [column.name for column in manifest.preprocess.columns] == ["f0", "f1", "f2", "f3"]  # type: ignore[union-attr]  # it has columns
 
 
+HGB = "HistGradientBoostingRegressor"
+HISTOGRAMS: list[tuple[str, dict[str, Any], Any, Any]] = [
+    ("HistGradientBoostingClassifier", {}, GAPS, SIDE),
+    ("HistGradientBoostingClassifier", {}, ROWS, np.array(["low", "middle", "high"])[KIND]),
+    (HGB, {"monotonic_cst": [1, 0, 0, -1]}, GAPS, AMOUNT),
+    (HGB, {"loss": "poisson"}, ROWS, AMOUNT),
+    (HGB, {"loss": "gamma"}, ROWS, AMOUNT),
+    (HGB, {"loss": "quantile", "quantile": 0.9}, ROWS, AMOUNT),
+    (
+        "HistGradientBoostingClassifier",
+        {"categorical_features": [1, 3]},
+        np.c_[ROWS[:, 0], random.integers(0, 40, 300), GAPS[:, 1], random.integers(3, 9, 300)],
+        KIND,
+    ),
+]
+
+
+@pytest.mark.parametrize(("name", "options", "rows", "answers"), HISTOGRAMS)
+def test_histogram_gradient_boosting_answers_as_scikit_learn_does(
+    tmp_path: Path,
+    name: str,
+    options: dict[str, Any],
+    rows: Any,  # noqa: ANN401
+    answers: Any,  # noqa: ANN401
+) -> None:
+    estimator = getattr(sklearn.ensemble, name)(max_iter=4, min_samples_leaf=3, **options).fit(rows, answers)
+    model = converted(estimator, tmp_path)
+    ask = getattr(estimator, "predict_proba", estimator.predict)
+    unknown = np.where(np.arange(4) == 3, 77.0, rows)  # a number that no category has
+    for some in (rows, unknown):
+        (found,) = open_session(str(model.graph)).run({"features": some}).values()
+        np.testing.assert_allclose(found, np.reshape(ask(some), found.shape), rtol=1e-4, atol=1e-6)
+
+
+def test_histogram_gradient_boosting_takes_words(tmp_path: Path, people: Any) -> None:  # noqa: ANN401
+    options = {"categorical_features": "from_dtype", "max_iter": 4, "min_samples_leaf": 3}
+    target = ((people.job == "cook") ^ (people.age > 0)).astype(int)
+    estimator = sklearn.ensemble.HistGradientBoostingClassifier(**options).fit(people, target)
+    model = converted(estimator, tmp_path)
+    assert isinstance(model.preprocess, TablePreprocessing)
+    assert model.preprocess.columns[1] == TableColumn(
+        name="job", categories=("clerk", "cook", "nurse"), encoding="index", missing="nan"
+    )
+    rows = np.c_[people.age, people.job.cat.codes, people.pay]
+    (found,) = open_session(str(model.graph)).run({"features": rows}).values()
+    np.testing.assert_allclose(found, estimator.predict_proba(people), rtol=1e-4, atol=1e-6)
+
+
 def test_early_stopping_is_as_the_interface_has_it(tmp_path: Path) -> None:
     xgboost = pytest.importorskip("xgboost")
     options = XGB | {"n_estimators": 60, "learning_rate": 1.0, "early_stopping_rounds": 2}
@@ -248,11 +302,25 @@ def test_boosters_inside_pipelines(tmp_path: Path, people: Any) -> None:  # noqa
         assert model.parity is not None
 
 
+@pytest.mark.parametrize("library", ["xgboost", "lightgbm", "sklearn.ensemble"])
+def test_what_comes_before_the_trees_is_not_rounded(tmp_path: Path, library: str) -> None:
+    """Rows of the training lie at the thresholds: in float32 some of them go to the other side."""
+    module = pytest.importorskip(library)
+    kinds = {"xgboost": ("XGBRegressor", XGB), "lightgbm": ("LGBMRegressor", LGB), "sklearn.ensemble": (HGB, {})}
+    kind, options = kinds[library]
+    estimator = make_pipeline(StandardScaler(), getattr(module, kind)(**options)).fit(ROWS, AMOUNT)
+    model = sklearn_pipeline.convert_estimator(estimator, "mine.py:model", tmp_path / "model.onnx")
+    (found,) = open_session(str(model.graph)).run({"features": ROWS}).values()
+    np.testing.assert_allclose(found[:, 0], estimator.predict(ROWS), rtol=1e-5)
+
+
 def test_what_no_graph_computes_is_said(tmp_path: Path, people: Any) -> None:  # noqa: ANN401
     lightgbm = pytest.importorskip("lightgbm")
     estimator = lightgbm.LGBMRegressor(**LGB, linear_tree=True).fit(ROWS, AMOUNT)
     with pytest.raises(InvalidInputError, match=r"^mine.py:model has linear trees \(linear_tree\), which no operator"):
         converted(estimator, tmp_path)
+    with pytest.raises(InvalidInputError, match="was fitted on the class 'yes' alone, and answers nothing else; fit"):
+        converted(lightgbm.LGBMClassifier(**LGB).fit(ROWS, ["yes"] * 300), tmp_path)
     with pytest.raises(InvalidInputError, match="is not fitted; call fit before"):
         converted(lightgbm.LGBMRegressor(), tmp_path)
 

@@ -297,3 +297,16 @@ def test_an_index_without_its_files_is_refused(refused: Refused, tmp_path: Path,
     (tmp_path / "config.json").write_text(json.dumps(CONFIG))
     (tmp_path / "model.safetensors.index.json").write_text(index)
     assert said in refused(tmp_path)
+
+
+def test_right_answers_in_a_table_judge_a_classifier_of_texts(publish: Publish, tmp_path: Path) -> None:
+    tensors = weights("distilbert.", "transformer.layer", DISTILBERT, segments=0)
+    tensors |= linear("pre_classifier", WIDTH, WIDTH) | linear("classifier", WIDTH, 3)
+    model = folder(tmp_path / "m", DISTIL, tensors)
+    rows = [{"text": text, "mood": ("bad", "good", "odd")[n % 3]} for n, text in enumerate(TEXTS * 3)]
+    (tmp_path / "e.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    manifest = publish(model, "--evaluation", tmp_path / "e.jsonl", name="judged-moods")
+    assert manifest.metric == "accuracy"
+    assert manifest.evaluation is not None
+    assert manifest.evaluation.examples == len(rows)
+    assert manifest.variants["fp32"].metrics["accuracy"] <= 1

@@ -1,10 +1,12 @@
 """scikit-learn's estimators as people fit them: tables with named columns, texts among numbers, trees, clusters."""
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
 import numpy as np
+import pandas as pd
 import pytest
 import tritonclient.http as triton
 
@@ -220,12 +222,12 @@ def test_columns_without_names(
     np.testing.assert_allclose(found, right, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["boosted", "boosted_numbers", "clusters", "codes", "voted", "idle"])
+@pytest.mark.parametrize("name", ["boosted", "boosted_numbers", "clusters", "codes", "voted", "idle", "empty"])
 def test_estimators_that_need_care(publish: Publish, file: Path, name: str) -> None:
     """Trees whose booleans onnx refuses, clusters that keep the dtype of fit, categories that no random number is."""
     manifest = publish(f"{file}:{name}", name=name)
     assert manifest.parity is not None
-    assert manifest.parity.batches == (64,)
+    assert manifest.parity.batches == (512 if name.startswith("boosted") else 64,)
 
 
 def test_an_estimator_that_takes_no_made_up_rows(refused: Refused, file: Path) -> None:
@@ -258,7 +260,6 @@ def test_columns_keep_whatever_names_they_have(
         ("stripped", "stripped, a Pipeline of TfidfVectorizer, LogisticRegression, cannot be converted by skl2onnx: "),
         ("homemade", "homemade holds a Doubled, for which skl2onnx has no converter"),
         ("transformed", "holds a TransformedTargetRegressor, for which skl2onnx has no converter"),
-        ("empty", "The estimator refuses rows of ['x0'] that were made up"),
         ("processes", "processes becomes a graph that cannot be served: onnxruntime"),
     ],
 )
@@ -297,3 +298,51 @@ def test_a_table_without_pandas(
     said = refused("brought_without_pandas:model")
     assert "was fitted on a DataFrame with the columns ['age', 'job', 'pay']" in said
     assert "run pip install pandas" in said
+
+
+def write_tables(folder: Path, people: pd.DataFrame) -> list[Path]:
+    """The same table in every format."""
+    people.to_csv(folder / "e.csv", index=False)
+    people.to_csv(folder / "e.csv.gz", index=True)
+    people.to_parquet(folder / "e.parquet")
+    people.astype({"job": "category"}).to_parquet(folder / "c.parquet")
+    people.to_json(folder / "e.jsonl", orient="records", lines=True)
+    return sorted(folder.glob("*.*"))
+
+
+def test_right_answers_in_a_table_judge_a_pipeline(
+    publish: Publish, file: Path, mine: ModuleType, tmp_path: Path
+) -> None:
+    expected = (mine.mixed().predict(mine.people) == mine.rich).mean()
+    tables = write_tables(tmp_path, mine.people.assign(target=mine.rich))
+    assert len(tables) == 5
+    for number, table in enumerate(tables):
+        manifest = publish(f"{file}:mixed", "--evaluation", table, name=f"tabled-{number}")
+        assert manifest.metric == "accuracy"
+        assert manifest.evaluation is not None
+        assert manifest.evaluation.examples == 200
+        assert manifest.variants["fp32"].metrics["accuracy"] == pytest.approx(expected)
+        assert manifest.profile is not None
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda rows: rows.drop(columns="target"), "which other column has the right answers is not plain: call it t"),
+        (lambda rows: rows.drop(columns="age"), "has the inputs ['age', 'job', 'pay']; the body has"),
+        (lambda rows: rows.assign(age="old"), "'old' is no number"),
+        (lambda rows: rows.assign(target=None), "row 0 has no right answer in 'target'; leave it out."),
+        (lambda rows: rows.head(0), "has no rows."),
+        (lambda rows: rows.assign(target="perhaps"), "row 0 is 'perhaps', which is no label of the model"),
+    ],
+)
+def test_tables_that_do_not_fit_the_model_are_refused(
+    refused: Refused,
+    file: Path,
+    mine: ModuleType,
+    tmp_path: Path,
+    change: Callable[[pd.DataFrame], pd.DataFrame],
+    said: str,
+) -> None:
+    change(mine.people.assign(target=mine.rich)).to_csv(tmp_path / "e.csv", index=False)
+    assert said in refused(f"{file}:mixed", "--evaluation", tmp_path / "e.csv")

@@ -4,6 +4,7 @@ import base64
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -218,6 +219,14 @@ def test_other_formats_are_counted_and_told(tmp_path: Path) -> None:
         read(tmp_path)
 
 
+def test_folders_are_classes_also_where_they_are_called_by_many_numbers(tmp_path: Path) -> None:
+    fill(tmp_path / "0", 2)
+    for number in range(1, 30):
+        shutil.copytree(tmp_path / "0", tmp_path / "images" / str(number))
+    assert len(read(tmp_path).classes) == 29
+    assert read(tmp_path, task="number").classes == ()
+
+
 def test_every_broken_image_is_counted_and_named(tmp_path: Path) -> None:
     fill(tmp_path / "images", 40)
     files = sorted((tmp_path / "images/level").glob("*.*"))
@@ -227,6 +236,7 @@ def test_every_broken_image_is_counted_and_named(tmp_path: Path) -> None:
     with pytest.raises(InvalidInputError) as caught:
         read(tmp_path)
     text = str(caught.value)
+    assert "object at" not in text
     assert text.startswith("3 of 40 images cannot be learned from; delete or mend them: level/")
     assert all(f"level/{file.name} cannot be read as PNG, JPEG or WebP: it " in text for file in files[:3])
     for file in files:
@@ -289,7 +299,7 @@ def test_photos_go_in_and_names_come_out_as_the_report_promises(
     fill(tmp_path / "test", 30, 100, (33, 25))
     url, manifest = trained_model(tmp_path)
     err = capsys.readouterr().err
-    assert "target: the folder of an image: 2 classes (level, upright), since it is text" in err
+    assert "target: the folder of an image: 2 classes (level, upright), as folders are" in err
     assert "sets with files of their own: test (30 examples)" in err
     assert isinstance(manifest.preprocess, ImagePreprocessing)
     assert manifest.preprocess.resize == (12, 14)

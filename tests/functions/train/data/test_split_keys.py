@@ -290,8 +290,8 @@ def test_smallest_classes(count: int, sizes: list[int]) -> None:
         ({"decimal": ","}, "columns need another, such as ';'"),
         ({"path": "folder", "target": None, "group": "x"}, "of images it is folder, or a pattern"),
         ({"path": "folder", "target": None, "group": "{group}*****"}, "it must have 3 stars at most"),
-        ({"path": "folder", "target": None, "time": "x"}, "it is a column of csv or parquet"),
-        ({"path": "a.npz", "group": "x"}, "it is a column of csv or parquet"),
+        ({"path": "folder", "target": None, "time": "x"}, "it is a column of csv, parquet or jsonl"),
+        ({"path": "a.npz", "group": "x"}, "it is a column of csv, parquet or jsonl"),
         ({"streaming": True, "rare": "drop"}, "a stream of tables takes no data.rare"),
         ({"streaming": True, "time": "t"}, "a stream of tables takes no data.time"),
         ({"streaming": True, "test": "b.csv", "fractions": {"train": 0.8, "validation": 0.2}}, "takes no data.test"),
@@ -307,3 +307,17 @@ def test_folds_are_refused_where_chance_does_not_draw_the_sets(tmp_path: Path) -
     dataset = load_dataset(options(group="patient"), DataRoot(tmp_path))
     with pytest.raises(InvalidInputError, match=r"folds must be null where data\.group determines the sets"):
         build_fold_splits(dataset, 3, 0, options().fractions)
+
+
+def test_class_that_groups_or_time_leave_out_is_told_with_the_key(tmp_path: Path) -> None:
+    rows = "".join(f"{n},{n // 20},{n},{'ab'[n // 20]}\n" for n in range(40))
+    (tmp_path / "mine.csv").write_text("x,group,time,y\n" + rows)
+    for key in ("group", "time"):
+        with pytest.raises(InvalidInputError, match=rf"data\.{key} leaves the class '.' out of the \w+ set, of 20 e"):
+            load(tmp_path, **{key: key})
+
+
+@pytest.mark.parametrize("key", ["group", "time"])
+def test_target_determines_no_set(tmp_path: Path, key: str) -> None:
+    with pytest.raises(ValueError, match=r"it is data\.target too"):
+        load(tmp_path, **{key: "y"})

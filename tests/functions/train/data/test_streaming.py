@@ -450,3 +450,15 @@ def test_a_shard_that_is_gone_or_another_is_refused(
     change(tmp_path / "part-2.npz")
     with pytest.raises(StoreError, match=r"The shard part-2\.npz is not what it was when this run first read it"):
         list(batched(stream, stream.draw_order()))
+
+
+def test_stream_of_tables_leaves_the_index_out_as_in_memory(tmp_path: Path) -> None:
+    for number in range(3):
+        rows = "".join(f"{n},{n * 7 % 40 + number}.5,{n % 2}\n" for n in range(40))
+        (tmp_path / f"{number}.csv").write_text(",a,y\n" + rows)
+    streamed = load_splits(options(path="*.csv"), DataRoot(tmp_path)).train
+    whole = load_splits(options(path="*.csv", streaming=False), DataRoot(tmp_path)).train
+    assert streamed.features == whole.features == ("a",)
+    note = "left out the index in column ''"
+    assert note in streamed.notes
+    assert note in whole.notes

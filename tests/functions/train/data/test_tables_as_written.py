@@ -17,7 +17,7 @@ from functions.train.__main__ import main
 from functions.train.data.column_notes import explain_texts
 from functions.train.data.dataset import Dataset
 from functions.train.data.files import DataRoot
-from functions.train.data.load import load_dataset
+from functions.train.data.load import load_dataset, load_splits
 from functions.train.data.tabular_files import (
     RowOrigins,
     read_feature_column,
@@ -344,6 +344,134 @@ def test_a_view_of_texts_is_a_text() -> None:
     codes, words = read_feature_column(table, "t", TIMES)
     assert words == ("a", "b")
     np.testing.assert_array_equal(codes, [1, 0, np.nan])
+
+
+def halves(rows: int, value: str = "{n}") -> str:
+    return "".join(value.format(n=n) + f",{'ab'[n % 2]}\n" for n in range(rows))
+
+
+def test_index_of_each_file_is_left_out(tmp_path: Path) -> None:
+    rows = "".join(f"{n},{n * 1.5},{n % 2}\n" for n in range(40))
+    (tmp_path / "test.csv").write_text(",a,y\n" + rows.replace(".5,", ".25,"))
+    found = csv(tmp_path, ",a,y\n" + rows, test="test.csv", fractions={"train": 0.8, "validation": 0.2})
+    assert found.features == ("a",)
+    assert csv(tmp_path, "a,y,\n" + "".join(f"{n},{n % 2},\n" for n in range(9))).features == ("a",)
+
+
+@pytest.mark.parametrize("form", ["csv", "parquet"])
+def test_texts_are_trimmed_as_those_of_requests_are(tmp_path: Path, form: str) -> None:
+    words, targets = [" red", "red ", "blue", "\tblue"] * 5, ["yes", " yes", "no", "no "] * 5
+    if form == "parquet":
+        found = parquet(tmp_path, x=list(range(20)), colour=pa.array(words).dictionary_encode(), y=targets)
+    else:
+        rows = [f"{n},{word},{target}\n" for n, (word, target) in enumerate(zip(words, targets, strict=True))]
+        found = csv(tmp_path, "x,colour,y\n" + "".join(rows))
+    assert found.categories == ((), ("blue", "red"))
+    assert found.classes == ("no", "yes")
+
+
+def test_target_of_spaces_is_missing(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInputError, match=r"row 2: the target 'y' is missing, as in 1 of 4"):
+        csv(tmp_path, "x,y\n1,a\n2, \n3,b\n4,a\n")
+    assert len(csv(tmp_path, "x,y\n1,a\n2, \n3,b\n4,a\n", unlabelled="drop")) == 3
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        ("{n}e300", r"row 2: column 'x' is 1e\+300, beyond the 1e\+30 that can be learned from; take another unit"),
+        ("{n}e-40", r"row 20: column 'x' is 1\.9e-39 at most, below the 1e-30"),
+    ],
+)
+def test_numbers_beyond_what_can_be_scaled_are_refused(tmp_path: Path, value: str, said: str) -> None:
+    with pytest.raises(InvalidInputError, match=said):
+        csv(tmp_path, "x,y\n" + halves(20, value))
+    with pytest.raises(InvalidInputError, match=said.replace("column 'x'", "the target")):
+        csv(tmp_path, "y,x\n" + halves(20, value), task="number")
+
+
+def test_numbers_with_more_digits_than_a_model_has(tmp_path: Path) -> None:
+    found = csv(tmp_path, "x,z,y\n" + halves(100, "{n},17000000{n:02}"))
+    assert any("column 'z' has more digits than the 24 bits" in note for note in found.notes)
+    with pytest.raises(InvalidInputError, match=r"the target differs by too little, from 1700000000 to 170000009"):
+        csv(tmp_path, "y,x\n" + halves(100, "17000000{n:02}"))
+
+
+@pytest.mark.parametrize("key", ["features", "drop", "classes"])
+def test_names_that_are_given_twice_are_refused_before_anything_is_read(key: str) -> None:
+    with pytest.raises(ValueError, match="it names 'a' twice"):
+        options(**{key: ["a", "b", "a"]})
+
+
+def test_test_set_that_repeats_the_training_set_is_refused(tmp_path: Path) -> None:
+    text = "x,y\n" + halves(20)
+    (tmp_path / "test.csv").write_text(text)
+    (tmp_path / "mine.csv").write_text(text)
+    given = options(test="test.csv", fractions={"train": 0.8, "validation": 0.2})
+    with pytest.raises(InvalidInputError, match=r"No example of data\.test is left: what lacks a value or rep"):
+        load_splits(given, DataRoot(tmp_path))
+
+
+@pytest.mark.parametrize(("missing", "code"), [("drop", -1.0), ("median", np.nan)])
+def test_categories_of_the_test_set_alone_are_unknown_to_the_model(tmp_path: Path, missing: str, code: float) -> None:
+    (tmp_path / "test.csv").write_text("x,colour,y\n" + halves(6, "{n}.5,amber"))
+    (tmp_path / "mine.csv").write_text("x,colour,y\n" + halves(40, "{n},red") + halves(40, "{n},blue"))
+    given = options(test="test.csv", missing=missing, fractions={"train": 0.8, "validation": 0.2})
+    parts = load_splits(given, DataRoot(tmp_path))
+    assert parts.train.categories == parts.test.categories == ((), ("blue", "red"))
+    np.testing.assert_array_equal(parts.test.inputs[:, 1], np.full(6, code, np.float32))
+    assert set(parts.train.inputs[:, 1]) == set(parts.validation.inputs[:, 1]) == {0, 1}
+    assert any("1 categories that no training example has (amber) are unknown" in note for note in parts.train.notes)
+
+
+def test_lines_of_json_say_the_same_as_csv(tmp_path: Path) -> None:
+    rows = [{"x": n * 1.5, "colour": "red" if n % 3 else None, "open": n % 2 > 0, "y": "ab"[n % 2]} for n in range(20)]
+    (tmp_path / "mine.csv").write_text(
+        "x,colour,open,y\n" + "".join(f"{r['x']},{r['colour'] or ''},{r['open']},{r['y']}\n" for r in rows)
+    )
+    expected = read(tmp_path, missing="mean")
+    text = "\n".join(json.dumps({key: value for key, value in row.items() if value is not None}) for row in rows)
+    for name, content in (("a.jsonl", text.encode()), ("b.ndjson", text.encode("utf-8-sig") + b"\n")):
+        (tmp_path / name).write_bytes(content)
+        found = read(tmp_path, path=name, missing="mean")
+        assert (found.sha256, found.features, found.categories) == (
+            expected.sha256,
+            expected.features,
+            expected.categories,
+        )
+    (tmp_path / "c.jsonl.gz").write_bytes(gzip.compress(text.encode()))
+    assert read(tmp_path, path="c.jsonl.gz", missing="mean").sha256 == expected.sha256
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b'{"x":1,"y":2}\n{"x":"a","y":1}\n', r"cannot be read as lines.*changed from number to string in line 2"),
+        (b'[{"x":1,"y":2}]', "cannot be read as lines of JSON, an object in each: .*object to array in line 1"),
+        (b'{"x":1,"y":"\xff"}\n', "cannot be read as lines of JSON, an object in each: "),
+        (b"", "Empty JSON file"),
+        (b'{"x":1,"y":{"a":1}}\n', "the target 'y' holds struct<"),
+    ],
+)
+def test_lines_that_are_no_table_are_refused(tmp_path: Path, content: bytes, said: str) -> None:
+    with pytest.raises(InvalidInputError, match=said):
+        csv(tmp_path, content, path="mine.jsonl")
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"PK\x03\x04" + bytes(99), "no text: it is an Excel workbook or a zip; save the sheet as CSV"),
+        (b"PAR1" + bytes(99), "no text: it is Parquet, which data.format: parquet reads"),
+        (gzip.compress(b"x,y\n1,a\n", mtime=0), r"no text: it is compressed by gzip; its name must end in \.gz"),
+    ],
+)
+def test_file_of_another_format_is_told_by_its_content(tmp_path: Path, content: bytes, said: str) -> None:
+    for path in ("mine.csv", "mine.jsonl"):
+        with pytest.raises(InvalidInputError, match=said):
+            csv(tmp_path, content, path=path)
+    with pytest.raises(ValueError, match="csv, parquet, jsonl and npz are; save the sheet as CSV in UTF-8"):
+        options(path="mine.xlsx")
 
 
 def test_nan_is_no_target_and_no_class() -> None:

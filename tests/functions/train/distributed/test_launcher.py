@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from functions.train.__main__ import main
+from functions.train.data.shared_downloads import FOLDER_VARIABLE
 from functions.train.distributed import launcher
 from functions.train.distributed.launcher import (
     EXIT_FILE,
@@ -96,7 +97,7 @@ def test_exit_code_is_the_leads(
         return ended
 
     monkeypatch.setattr(launcher, "run_torchrun_agent", agent)
-    for name in (EXIT_FILE, "TORCH_ELASTIC_SHUTDOWN_TIMEOUT", "OMP_NUM_THREADS"):
+    for name in (EXIT_FILE, FOLDER_VARIABLE, "TORCH_ELASTIC_SHUTDOWN_TIMEOUT", "OMP_NUM_THREADS"):
         monkeypatch.setenv(name, "1")  # put back afterwards
     assert launch_processes(ClusterLayout(2), ["wine"]) == expected
 
@@ -204,7 +205,7 @@ def test_main_machine_alone_decides_on_a_fault(node: int, monkeypatch: pytest.Mo
     asked: list[str] = []
     monkeypatch.setattr(launcher, "run_torchrun_agent", lambda *_: 137)
     monkeypatch.setattr(launcher, "name_network_interface", lambda *_: None)
-    for name in (EXIT_FILE, "TORCH_ELASTIC_SHUTDOWN_TIMEOUT", "OMP_NUM_THREADS"):
+    for name in (EXIT_FILE, FOLDER_VARIABLE, "TORCH_ELASTIC_SHUTDOWN_TIMEOUT", "OMP_NUM_THREADS"):
         monkeypatch.setenv(name, "1")
     layout = ClusterLayout(1, nodes=2, node_rank=node)
 
@@ -222,7 +223,7 @@ def test_lack_of_memory_is_told_and_not_retried(
     kills = iter([3, 4])
     monkeypatch.setattr(launcher, "count_oom_kills", lambda: next(kills))
     monkeypatch.setattr(launcher, "run_torchrun_agent", lambda *_: 137)
-    for name in (EXIT_FILE, "TORCH_ELASTIC_SHUTDOWN_TIMEOUT", "OMP_NUM_THREADS"):
+    for name in (EXIT_FILE, FOLDER_VARIABLE, "TORCH_ELASTIC_SHUTDOWN_TIMEOUT", "OMP_NUM_THREADS"):
         monkeypatch.setenv(name, "1")
     assert launch_processes(ClusterLayout(2), [], lambda _: 75) == 1
     assert "killed for lack of memory" in capsys.readouterr().err

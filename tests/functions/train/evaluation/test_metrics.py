@@ -12,10 +12,11 @@ from functions.train.data import Array
 from functions.train.data.dataset import Dataset
 from functions.train.data.statistics import Moments
 from functions.train.evaluation import totals as module
-from functions.train.evaluation.metrics import format_metric, score_language_model, score_outputs
+from functions.train.evaluation.metrics import score_language_model, score_outputs
+from functions.train.evaluation.quantization_report import AgreementTotals
 from functions.train.evaluation.totals import ClassificationTotals, RegressionTotals, build_totals
 from functions.train.training.prediction import evaluate_network, predict_outputs
-from pilotlight.contracts.metric import CLASS_METRICS, METRICS, NUMBER_METRICS
+from pilotlight.contracts.metric import CLASS_METRICS, METRICS, NUMBER_METRICS, format_value
 
 
 def test_balanced_accuracy_is_the_mean_of_the_classes() -> None:
@@ -40,14 +41,20 @@ def test_numbers_are_scored_as_scikit_learn_does() -> None:
 
 
 def test_numbers_that_are_all_alike_explain_nothing() -> None:
-    assert np.isnan(score_outputs(np.ones((3, 1)), np.ones((3, 1)), ()).metrics["r2"])
+    judged = score_outputs(np.ones((3, 1)), np.ones((3, 1)), ())
+    assert "r2" not in judged.metrics
+    assert judged.main_metric == ("rmse", 0)
+    for small, agreement in ((np.ones((3, 1)), 1), (np.zeros((3, 1)), 0)):
+        totals = AgreementTotals()
+        totals.add(np.ones((3, 1)), small)
+        assert totals.compute() == agreement
 
 
 @pytest.mark.parametrize(
     ("metric", "value", "text"), [("accuracy", 0.98765, "98.77%"), ("r2", 0.48123, "0.4812"), ("rmse", 53.21, "53.21")]
 )
 def test_metrics_for_people(metric: str, value: float, text: str) -> None:
-    assert format_metric(metric, value) == text
+    assert format_value(metric, value) == text
 
 
 def drawn(classes: int, examples: int, seed: int = 0) -> tuple[Array, Array, Array]:
@@ -89,16 +96,6 @@ def test_many_scores_are_counted_in_bins(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(module, "MAX_EXACT_SCORES", 5000)
     found = score_outputs(logits, labels, named(7)).metrics["auc"]
     assert found == pytest.approx(metrics.roc_auc_score(labels, shares, multi_class="ovr"), abs=2e-5)
-
-
-@pytest.mark.parametrize("metric", [*CLASS_METRICS, *NUMBER_METRICS])
-@pytest.mark.parametrize("names", [None, ("accuracy",)])
-def test_the_metric_of_the_data_is_always_measured(metric: str, names: tuple[str, ...] | None) -> None:
-    classes = named(12) if metric in CLASS_METRICS else ()
-    targets = np.arange(24) % 12 if classes else np.arange(24, dtype=np.float32)[:, None]
-    totals = build_totals(Dataset(np.zeros((24, 1)), targets, classes, metric=metric), names)
-    totals.add(torch.rand(24, 12 if classes else 1), torch.from_numpy(targets))
-    assert metric in totals.score().metrics
 
 
 @pytest.mark.parametrize("value", [0.0, float("nan")])
@@ -216,3 +213,15 @@ def test_error_in_the_targets_unit_is_judged_by_its_ratio() -> None:
     assert METRICS["mae"].compute_degradation(2000, 2010) == 0.5
     assert METRICS["rmse"].compute_degradation(0.002, 0.00201) == 0.5
     assert METRICS["mae"].compute_degradation(0, 0) == 0
+
+
+@pytest.mark.parametrize("names", [None, (), ("accuracy",)])
+@pytest.mark.parametrize("metric", [*CLASS_METRICS, *NUMBER_METRICS])
+def test_the_metric_of_the_data_is_always_measured(metric: str, names: tuple[str, ...] | None) -> None:
+    logits, labels, _ = drawn(12, 40)
+    data = Dataset(logits, labels, tuple("abcdefghijkl"), metric=metric)
+    if metric in NUMBER_METRICS:
+        data = Dataset(logits, logits[:, :1], (), metric=metric)
+    found = build_totals(data, names)
+    found.add(torch.from_numpy(logits if data.classes else logits[:, 1:2]), torch.from_numpy(data.targets))
+    assert metric in found.score().metrics

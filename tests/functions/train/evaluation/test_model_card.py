@@ -16,6 +16,7 @@ from functions.train.data.folds import FoldScores
 from functions.train.data.split_keys import SplitKeys
 from functions.train.evaluation import model_card
 from functions.train.evaluation.diagnostics import Diagnosis, diagnose_classification
+from functions.train.evaluation.markdown_table import format_markdown_table
 from functions.train.export.artifacts import TrainingArtifacts
 from pilotlight.runtime.golden import GoldenExchange, GoldenRequest, GoldenResponse, GoldenTensor
 from pilotlight.runtime.session import open_session
@@ -138,4 +139,4 @@ def test_large_example_is_made_rather_than_written_out(product: TrainingArtifact
 
 
 def test_names_do_not_break_a_table() -> None:
-    assert model_card.format_markdown_table(("a",), [("x|y\nz",)]).splitlines()[-1] == r"| x\|y z |"
+    assert format_markdown_table(("a",), [("x|y\nz",)]).splitlines()[-1] == r"| x\|y z |"

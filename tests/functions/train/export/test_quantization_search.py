@@ -12,8 +12,9 @@ from torch import nn
 from functions.train.data.split import Splits
 from functions.train.evaluation.metrics import score_outputs
 from functions.train.evaluation.quantization_report import build_report_table, choose_served_variant, compare_variants
+from functions.train.export.candidate_search import QuantizationCandidate
 from functions.train.export.onnx_export import export_onnx
-from functions.train.export.quantization_search import QuantizationCandidate, QuantizationSearch
+from functions.train.export.quantization_search import QuantizationSearch
 from functions.train.export.quantize import QuantizationPlan, list_quantizable_layers, quantize_graph, run_graph
 from functions.train.models import build
 from functions.train.training.trainer import seed_torch, train_model

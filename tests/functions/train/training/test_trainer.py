@@ -1,7 +1,10 @@
 """The loop keeps its best weights, repeats itself, and stops at the first number that is none."""
 
+import json
 import math
+from contextlib import nullcontext
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -130,6 +133,28 @@ def test_curve_of_one_class_alone_is_refused(splits: Splits) -> None:
     alone = splits.validation.select(np.flatnonzero(splits.validation.targets == 3))
     with pytest.raises(InvalidInputError, match="'auc', and the validation set has examples of one class alone"):
         check_metrics(tiny_recipe("early_stopping.metric=auc"), replace(splits, validation=alone))
+
+
+@pytest.mark.parametrize("name", ["validation", "test"])
+def test_numbers_that_are_alike_in_a_set_are_refused_where_r2_judges(tmp_path: Path, name: str) -> None:
+    (tmp_path / "mine.csv").write_text("x,y\n" + "".join(f"{n},{n * 1.5}\n" for n in range(30)))
+    (tmp_path / "own.csv").write_text("x,y\n99,7.5\n")
+    shares = {"train": 0.8, "validation": 0.2, "test": 0.2, name: 0.0}
+    data = {"path": "mine.csv", "target": "y", name: "own.csv", "fractions": shares}
+    for metric, said in ((None, f"'r2', and the {name} set has the target 7.5 alone"), ("mae", "")):
+        recipe = load_recipe("iris", [f"data={json.dumps(data | {'metric': metric})}", "folds=null"])
+        splits = load_splits(recipe.data, DataRoot(tmp_path))
+        with pytest.raises(InvalidInputError, match=said) if said else nullcontext():
+            check_metrics(recipe, splits)
+
+
+def test_shares_of_nothing_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "mine.csv").write_text("x,y\n" + "".join(f"{n},{n % 2 * 1.5}\n" for n in range(30)))
+    shares = {"train": 0.6, "validation": 0.2, "test": 0.2}
+    data = {"path": "mine.csv", "target": "y", "metric": "mape", "fractions": shares}
+    recipe = load_recipe("iris", [f"data={json.dumps(data)}", "folds=null"])
+    with pytest.raises(InvalidInputError, match=r"'mape', and the validation set has \d targets of 0, of which"):
+        check_metrics(recipe, load_splits(recipe.data, DataRoot(tmp_path)))
 
 
 def test_there_is_nothing_to_restore_before_the_first_epoch() -> None:
