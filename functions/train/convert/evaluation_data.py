@@ -205,7 +205,8 @@ def decode_texts(wrong: str, name: str, values: Array) -> Array:
 
 def describe_content(file: Path) -> str:
     """Describe what a file is that is no npz."""
-    start = file.read_bytes()[:64] if file.stat().st_size < 1 << 30 else b""
+    with file.open("rb") as opened:
+        start = opened.read(64)
     if not start:
         return "it is empty"
     if start[:1] == b"\x80":

@@ -7,10 +7,11 @@ labels remain files, which publishing reads from the folder.
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 import torch
+from msgspec import Meta, Struct
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
@@ -22,6 +23,7 @@ from pilotlight.contracts.processing import TextPreprocessing
 from pilotlight.errors import InvalidInputError
 from pilotlight.runtime.golden_recorder import Feeds
 
+MIN_PLACES = 4  # tokens that a text may have: any encoder takes more
 INPUT_NAMES = ("input_ids", "attention_mask", "token_type_ids")
 STATES_NAME, LOGITS_NAME = "last_hidden_state", "logits"
 ENCODER_KINDS = {
@@ -60,6 +62,22 @@ HEAD_PARTS = {
 }
 UNSUPPORTED_HEADS = ("ForTokenClassification", "ForQuestionAnswering", "ForMultipleChoice", "ForNextSentencePrediction")
 LEGACY_KINDS = {"gamma": "weight", "beta": "bias"}  # of layer normalisation in checkpoints from TensorFlow
+
+
+class CheckpointSettings(Struct):
+    """What config.json may say beside the sizes that it must, for its types to be checked; other keys are ignored."""
+
+    model_type: str
+    architectures: list[str] | None = None
+    activation: str = ""
+    hidden_act: str = ""
+    type_vocab_size: Annotated[int, Meta(ge=0)] = 0
+    layer_norm_eps: Annotated[float, Meta(gt=0)] = 1e-12
+    pad_token_id: Annotated[int, Meta(ge=0)] | None = None
+    id2label: dict[str, Any] | None = None
+    num_labels: Annotated[int, Meta(ge=1)] = 2
+    embedding_size: Annotated[int, Meta(ge=0)] = 0
+    relative_attention_num_buckets: Annotated[int, Meta(ge=4)] = 32  # near and far distances on both sides
 
 
 def convert_checkpoint(folder: Path, target: Path, task: str | None) -> ConvertedModel:
@@ -115,6 +133,11 @@ def parse_encoder_config(folder: Path, config: Mapping[str, Any]) -> EncoderConf
     words, width, layers, heads, inner, places = read_encoder_sizes(file, config)
     if width % heads:
         raise InvalidInputError(f"{file} has {heads} heads, of which {width} is no multiple.")
+    padding = read_padding_id(config)
+    if padding >= words or count_places(kind, padding, places) < MIN_PLACES:
+        raise InvalidInputError(
+            f"{file} has the padding {padding} among {words} tokens, and {places} positions; save the checkpoint again."
+        )
     return EncoderConfig(
         kind=ENCODER_KINDS[kind],  # type: ignore[arg-type]  # its values are those of the literal
         vocabulary_size=words,
@@ -126,21 +149,30 @@ def parse_encoder_config(folder: Path, config: Mapping[str, Any]) -> EncoderConf
         num_segments=0 if small or kind == "mpnet" else config.get("type_vocab_size", 2),
         epsilon=1e-12 if small else config.get("layer_norm_eps", 1e-12),
         activation=activation,
-        padding_id=read_padding_id(config),
+        padding_id=padding,
         num_classes=count_head_classes(config),
         embedding_size=config.get("embedding_size", 0) if kind == "electra" else 0,
         num_distance_buckets=config.get("relative_attention_num_buckets", 32) if kind == "mpnet" else 0,
     )
 
 
+def refuse_wrong_types(file: Path, config: Mapping[str, Any]) -> None:
+    """Refuse settings that are of another type, or out of range, than any encoder has."""
+    try:
+        msgspec.convert(config, CheckpointSettings)
+    except msgspec.ValidationError as exc:
+        raise InvalidInputError(f"{file} is no config.json of an encoder: {exc}; save the checkpoint again.") from exc
+
+
 def refuse_unsupported_encoder(file: Path, config: Mapping[str, Any]) -> None:
     """Refuse a model of another kind, with another head, with relative positions, or a decoder."""
     kind = config.get("model_type")
-    if kind not in ENCODER_KINDS:
+    if not isinstance(kind, str) or kind not in ENCODER_KINDS:
         raise InvalidInputError(
             f"{file} is of a {kind!r} model; {', '.join(ENCODER_KINDS)} are read. Export others to ONNX, and publish "
             "that."
         )
+    refuse_wrong_types(file, config)
     heads = [str(one) for one in config.get("architectures") or [] if str(one).endswith(UNSUPPORTED_HEADS)]
     if heads:
         raise InvalidInputError(
@@ -169,6 +201,11 @@ def read_padding_id(config: Mapping[str, Any]) -> int:
     kind, own = ENCODER_KINDS[config["model_type"]], config.get("pad_token_id")
     usual = 1 if kind in {"roberta", "mpnet"} else 0
     return usual if kind == "mpnet" or not isinstance(own, int) else own
+
+
+def count_places(kind: str, padding: int, positions: int) -> int:
+    """Count the tokens that a text may have: RoBERTa and MPNet have no text in the positions up to the padding's id."""
+    return positions - (padding + 1 if ENCODER_KINDS[kind] in {"roberta", "mpnet"} else 0)
 
 
 def count_head_classes(config: Mapping[str, Any]) -> int:
@@ -254,7 +291,8 @@ def map_weight_name(name: str, encoder_config: EncoderConfig) -> str | None:
 def build_example_inputs(encoder_config: EncoderConfig, inputs: int) -> tuple[tuple[Tensor, ...], ...]:
     """Build random token ids, (2, 9) and (1, 16) and (3, 5), some of the first padded at the end."""
     random, examples = torch.Generator().manual_seed(0), []
-    for batch, tokens in ((2, 9), (1, 16), (3, 5)):
+    places = count_places(encoder_config.kind, encoder_config.padding_id, encoder_config.max_positions)
+    for batch, tokens in ((2, min(9, places)), (1, min(16, places)), (3, min(5, places))):
         ids = torch.randint(
             min(5, encoder_config.vocabulary_size - 1),
             encoder_config.vocabulary_size,

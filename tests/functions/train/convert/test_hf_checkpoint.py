@@ -208,6 +208,15 @@ def test_the_padding_is_the_configs_or_the_usual_one(kind: str, given: int | Non
         assert hf_checkpoint.read_padding_id({"model_type": kind}) == expected
 
 
+def test_an_encoder_of_few_places_is_converted(tmp_path: Path) -> None:
+    config = CONFIG | {"max_position_embeddings": 8}
+    tensors = weights("bert.", "encoder.layer", BERT, segments=2)
+    key = "bert.embeddings.position_embeddings.weight"
+    tensors[key] = tensors[key][:8]
+    found = hf_checkpoint.convert_checkpoint(folder(tmp_path / "m", config, tensors), tmp_path / "m.onnx", None)
+    assert [feed["input_ids"].shape for feed in found.feeds] == [(2, 8), (1, 8), (3, 5)]
+
+
 @pytest.mark.parametrize("name", ["mpnet", "mpnet-classifier", "electra-classifier"])
 def test_encoders_answer_as_transformers_did(name: str) -> None:
     """Checkpoints of random weights, with what transformers 4.57.1 answered: 200 tokens reach the farthest bucket."""
@@ -235,6 +244,14 @@ def test_other_encoders_become_graphs(publish: Publish, tmp_path: Path, name: st
 @pytest.mark.parametrize(
     ("config", "said"),
     [
+        ({"model_type": ["bert"]}, "is of a ['bert'] model; bert, roberta"),
+        ({"architectures": [None]}, "is no config.json of an encoder: Expected `str`, got `null`"),
+        ({"id2label": 3, "architectures": ["BertForSequenceClassification"]}, "got `int` - at `$.id2label`; save the"),
+        ({"layer_norm_eps": "1e-5"}, "Expected `float`, got `str` - at `$.layer_norm_eps`"),
+        ({"type_vocab_size": None}, "Expected `int`, got `null` - at `$.type_vocab_size`"),
+        ({"model_type": "mpnet", "relative_attention_num_buckets": 1}, "Expected `int` >= 4"),
+        ({"pad_token_id": 10**9}, "has the padding 1000000000 among"),
+        ({"model_type": "roberta", "max_position_embeddings": 3}, "and 3 positions; save the checkpoint again."),
         ({"model_type": "t5"}, "is of a 't5' model; bert, roberta"),
         ({"hidden_act": "mish"}, "has the activation 'mish'"),
         ({"num_attention_heads": 3}, "has 3 heads, of which 16 is no multiple"),
