@@ -88,10 +88,13 @@ def is_guard(node: ast.expr, guards: set[str]) -> bool:
 
 
 def find_guarded_functions(tree: ast.Module, guards: set[str]) -> set[str]:
-    """The functions of a module that are called in it, and only where a guard surrounds the call."""
-    unguarded = {root(call.func) for call in iterate_unguarded(tree, guards)}
+    """The functions of a module that are called in it, and only where a guard surrounds the call, or a caller's."""
     called = {root(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
-    return called - unguarded
+    guarded, before = set[str](), None
+    while guarded != before:
+        before = guarded
+        guarded = called - {root(call.func) for call in iterate_unguarded(tree, guards, guarded)}
+    return guarded
 
 
 def iterate_unguarded(node: ast.AST, guards: set[str], guarded: Set[str] = frozenset()) -> Iterator[ast.Call]:
@@ -153,6 +156,11 @@ def test_the_modules_that_import_one_are_those_that_are_known() -> None:
         ("def f(t):\n    return t.split()", 0),
         ("def f(t):\n    return t.encode_batch([])\ndef g(t):\n    with GUARD:\n        return f(t)", 0),
         ("def f(t):\n    return t.encode_batch([])\ndef g(t):\n    with GUARD:\n        f(t)\n    return f(t)", 1),
+        (
+            "def f(t):\n    return t.encode_batch([])\ndef g(t):\n    return f(t)\ndef h(t):\n    with GUARD:\n"
+            "        return g(t)",
+            0,
+        ),
     ],
 )
 def test_the_rule_sees_what_is_not_guarded(source: str, count: int) -> None:
