@@ -6,6 +6,7 @@ Ctrl-C does not stop a training, which belongs to the server.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import typer
 from rich.console import Group
 from rich.live import Live
 from rich.table import Table
@@ -55,11 +56,11 @@ def follow_training(client: Client, run: str, *, json: bool) -> int:
         training = follow_with_curve(client, run)
     except KeyboardInterrupt:
         url = client.url
-        ERRORS.print(
+        # Not by rich's console: an interrupt within its `print` may leave it collecting what it is given for ever.
+        typer.echo(
             f"\n{run} goes on. Follow it again: pilotlight runs show {run} --follow --remote --url {url}\n"
             f"Stop it: pilotlight runs cancel {run} --remote --url {url}",
-            markup=False,
-            soft_wrap=True,
+            err=True,
         )
         return EX_INTERRUPTED
     if json:
