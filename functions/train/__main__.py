@@ -24,6 +24,7 @@ from functions.train.distributed.launcher import (
     EXIT_FILE,
     count_gpus,
     detect_cluster,
+    end_process,
     launch_processes,
     report_exit_code,
 )
@@ -193,4 +194,4 @@ def format_outcome_json(outcome: "RunOutcome", store: str) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    end_process(main())

@@ -3,6 +3,7 @@
 import os
 import signal
 import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -22,6 +23,8 @@ from functions.train.fault_recovery import FAULT
 from pilotlight.errors import InvalidInputError
 from tests.functions.train.conftest import TINY
 from tests.functions.train.training_process import Process, until
+
+ROOT = Path(__file__).parents[4]
 
 pytestmark = pytest.mark.slow
 
@@ -227,3 +230,12 @@ def test_lack_of_memory_is_told_and_not_retried(
         monkeypatch.setenv(name, "1")
     assert launch_processes(ClusterLayout(2), [], lambda _: 75) == 1
     assert "killed for lack of memory" in capsys.readouterr().err
+
+
+def test_a_process_that_is_done_ends_whatever_its_libraries_do_at_their_end() -> None:
+    program = (
+        "import atexit, os; from functions.train.distributed.launcher import end_process; "
+        "atexit.register(os.abort); print('published'); end_process(3)"
+    )
+    ended = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (3, "published\n", "")

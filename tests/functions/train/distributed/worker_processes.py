@@ -18,6 +18,7 @@ from torch import nn
 from functions.train.data.dataset import Dataset
 from functions.train.data.load import load_dataset
 from functions.train.data.split import Splits, split_dataset
+from functions.train.distributed.launcher import end_process
 from functions.train.distributed.process_group import SINGLE_PROCESS, ProcessGroup, join_process_group
 from functions.train.errors import PausedError
 from functions.train.models import build
@@ -105,3 +106,4 @@ def work(folder: Path) -> None:
 
 if __name__ == "__main__":
     work(Path(sys.argv[1]))
+    end_process(0)
