@@ -290,7 +290,7 @@ def read_time_column(table: Any, name: str, origin: RowOrigins) -> tuple[Array, 
         column = column.cast(pa.timestamp(column.type.unit))  # in UTC, whose name a machine may not know
     try:
         return convert_to_moments(column), np.array(column.cast(pa.string()).to_pylist(), np.str_)
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as exc:
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as exc:  # no time, or a type that arrow writes as no text
         raise InvalidInputError(
             f"{origin.file_names[0]}: data.time is {name!r}, which holds {column.type}, such as "
             f"{str(column[0])[:40]!r}; it must hold numbers, or dates as in 2026-11-29 or 2026-11-29T20:15:00."
@@ -307,7 +307,7 @@ def convert_to_moments(column: Any) -> Array:  # noqa: ANN401
     elif pa.types.is_date(kind):
         column = column.cast(pa.timestamp("ms"))
     elif not (pa.types.is_timestamp(kind) or pa.types.is_time(kind) or pa.types.is_duration(kind)):
-        raise pa.ArrowNotImplementedError(f"{kind} is no time")
+        raise pa.ArrowInvalid(f"{kind} is no time")
     width = pa.int32() if pa.types.is_time32(column.type) else pa.int64()
     return np.asarray(column.cast(width).cast(pa.int64()).to_numpy())
 

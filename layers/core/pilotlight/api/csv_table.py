@@ -12,9 +12,8 @@ from pilotlight.errors import InvalidInputError
 
 MAX_CELL = 2**31 - 1  # characters of a cell, which python counts in a C long: a body is never so large
 OTHER_SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars"}
-SEPARATOR_LINE = re.compile(
-    r'\s*"?sep=.?"?\s*', re.IGNORECASE
-)  # that Excel reads, and some tools write before the names
+# A line that Excel reads, and some tools write before the names.
+SEPARATOR_LINE = re.compile(r'\s*"?sep=.?"?\s*', re.IGNORECASE)
 
 
 def lift_cell_limit() -> None:

@@ -18,7 +18,7 @@ from pilotlight.errors import InvalidInputError, TooLargeError
 from pilotlight.native.calls import NativeCalls
 from pilotlight.processing import wav
 from pilotlight.processing.constants import build_constant_feeds, build_state_feeds
-from pilotlight.processing.file_bytes import decode_file_bytes
+from pilotlight.processing.file_bytes import decode_file_bytes, describe_other_format
 from pilotlight.processing.input_validation import check_row_count, flatten_column
 from pilotlight.processing.spectrogram import compute_log_mel, count_frames
 from pilotlight.runtime.datatypes import NUMPY_DTYPES, Array
@@ -137,9 +137,8 @@ def open_sound(file: bytes) -> Sound:
         from pilotlight.processing.compressed_audio import SIGNATURES, CompressedAudio
 
         if not file.startswith(SIGNATURES):
-            raise InvalidInputError(
-                f"is no WAV, FLAC, OGG or MP3: its {len(file)} bytes start with {file[:8]!r}{describe_format(file)}"
-            )
+            hint = describe_other_format(file, OTHER_FORMATS, "WAV, FLAC, OGG or MP3")
+            raise InvalidInputError(f"is no WAV, FLAC, OGG or MP3: its {len(file)} bytes start with {file[:8]!r}{hint}")
         source = CompressedAudio(file)
         sound = Sound(file, source, source.rate, source.channels, source.frames)
     if not MIN_RATE <= sound.rate <= MAX_RATE:
@@ -147,12 +146,6 @@ def open_sound(file: bytes) -> Sound:
     if sound.channels > MAX_CHANNELS:
         raise InvalidInputError(f"has {sound.channels} channels, more than {MAX_CHANNELS}")
     return sound
-
-
-def describe_format(file: bytes) -> str:
-    """Describe what another file is, for the end of a sentence; empty if that is not known."""
-    name = next((name for place, start, name in OTHER_FORMATS if file.startswith(start, place)), "")
-    return f", which is {name}; convert it to WAV, FLAC, OGG or MP3" if name else ""
 
 
 def decode_sounds(steps: AudioPreprocessing, sounds: Sequence[Sound]) -> list[Array]:

@@ -5,12 +5,19 @@ Base64 may be that of URLs (RFC 4648, 5), without padding and with line breaks. 
 
 import base64
 import binascii
+from collections.abc import Iterable
 from urllib.parse import unquote, unquote_to_bytes
 
 from pilotlight.errors import InvalidInputError
 
 URL_SIGNS = str.maketrans("-_", "+/")  # in place of which the alphabet of URLs has others
 WEB_SCHEMES = ("http://", "https://", "s3://", "gs://", "file://", "blob:")
+
+
+def describe_other_format(file: bytes, formats: Iterable[tuple[int, bytes, str]], taken: str) -> str:
+    """Describe what a file that is not taken is, by its bytes at a place, to end a sentence; empty if unknown."""
+    name = next((name for place, start, name in formats if file.startswith(start, place)), "")
+    return f", which is {name}; convert it to {taken}" if name else ""
 
 
 def decode_file_bytes(element: bytes | str) -> bytes:

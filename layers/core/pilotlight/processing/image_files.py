@@ -6,6 +6,7 @@ not pixels.
 
 from pilotlight.contracts.processing import ImagePreprocessing
 from pilotlight.errors import InvalidInputError, TooLargeError
+from pilotlight.processing.file_bytes import describe_other_format
 
 JPEG_SCAN = b"\xff\xda"  # marker of a scan; compressed data cannot hold it
 MAX_JPEG_SCANS = 200  # of a JPEG with its previews; a progressive one has 10, and each is a pass over all pixels
@@ -51,8 +52,7 @@ def find_format(file: bytes, index: int) -> str:
             return name
     if file[:4] == b"RIFF" and file[8:12] == b"WEBP":
         return "WEBP"
-    other = next((name for place, start, name in OTHER_FORMATS if file.startswith(start, place)), "")
-    hint = f", which is {other}; convert it to JPEG, PNG or WebP" if other else ""
+    hint = describe_other_format(file, OTHER_FORMATS, "JPEG, PNG or WebP")
     raise build_image_error(index, f"is neither PNG nor JPEG: its {len(file)} bytes start with {file[:8]!r}{hint}")
 
 
