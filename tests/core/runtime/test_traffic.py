@@ -5,19 +5,20 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
+from random import Random
 
 import numpy as np
 import pytest
 from msgspec.structs import replace
 
-from pilotlight.contracts.alias import AliasDocument, Canary, TrafficShare
+from pilotlight.contracts.alias import TOTAL_WEIGHT, AliasDocument, Canary, TrafficShare
 from pilotlight.contracts.names import ModelReference
 from pilotlight.errors import InvalidInputError, NotFoundError, StoreError
 from pilotlight.registry import alias_updates
 from pilotlight.registry.registry import Registry
 from pilotlight.runtime.model_cache import LoadedModel, ModelCache
 from pilotlight.runtime.model_manager import ModelManager
-from pilotlight.runtime.traffic import InferenceResult, RoutedRequest, TrafficRouter, describe_differences
+from pilotlight.runtime.traffic import InferenceResult, RoutedRequest, TrafficRouter, describe_differences, draw_slot
 from pilotlight.runtime.trial_callers import TrialCaller
 from pilotlight.storage.object_store import open_store
 from tests import fakes
@@ -39,11 +40,11 @@ class Rig:
         fakes.publish(self.registry, of="double")
         fakes.publish(self.registry, of="square")
         self.catalog = ModelManager(self.registry, ModelCache(10**6), memory_mb=1769, alias_seconds=0)
-        self.experiments = TrafficRouter(self.catalog)
+        self.experiments = TrafficRouter(self.catalog, draw=partial(Random(7).randrange, TOTAL_WEIGHT))
 
     def change(self, of: Callable[[AliasDocument], AliasDocument]) -> None:
         """Change the alias, and let this environment see it and open what it names."""
-        self.registry.update_alias("double", "champion", of)
+        self.registry.update_alias("double", "champion", lambda old: fakes.with_fixed_salt(of(old)))
         for caller in range(40):
             self.call(str(caller))
             self.catalog.wait_for_background()
@@ -101,10 +102,15 @@ def test_shares_are_kept_and_callers_stay_where_they_are(rig: Rig) -> None:
 def test_a_header_of_somebody_unknown_chooses_no_side(
     rig: Rig, change: Callable[[AliasDocument], AliasDocument]
 ) -> None:
-    """Chi-square with one degree of freedom: 10.83 is exceeded by chance once in a thousand times."""
     rig.change(change)
     met = Counter(rig.call(TrialCaller(address="192.0.2.1", user="the same")) for _ in range(1000))
-    assert (met[2] - 300) ** 2 / 300 + (met[1] - 700) ** 2 / 700 < 10.83
+    assert 250 < met[2] < 350
+
+
+def test_slots_are_drawn_evenly() -> None:
+    """Chi-square with nine degrees of freedom: 60 is exceeded by chance once in 700 million times."""
+    drawn = Counter(draw_slot() * 10 // TOTAL_WEIGHT for _ in range(10_000))
+    assert sum((drawn[tenth] - 1000) ** 2 / 1000 for tenth in range(10)) < 60
 
 
 def test_nobody_is_kept_on_a_side_of_a_canary(rig: Rig) -> None:
