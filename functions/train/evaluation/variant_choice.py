@@ -88,10 +88,12 @@ class Quality:
 
     @property
     def is_enough(self) -> bool:
-        """Whether a loss is within its budget, or without one all outputs agree above the floor."""
+        """Whether enough examples were compared, and a loss is within its budget or all outputs agree above the floor."""
+        if self.examples < MIN_EXAMPLES:
+            return False
         if self.loss is not None:
             return self.loss.is_within_budget and all(one.finite for one in self.agreements)
-        return self.examples >= MIN_EXAMPLES and self.is_told and all(one.is_close for one in self.agreements)
+        return self.is_told and all(one.is_close for one in self.agreements)
 
     @property
     def is_told(self) -> bool:
@@ -105,18 +107,18 @@ class Quality:
 
     def __str__(self) -> str:
         worst = find_worst_agreement(self.agreements)
+        compared = f", over {self.examples:,} {self.source}"
+        too_few = f"{compared}, too few to tell: {MIN_EXAMPLES} are enough" if self.examples < MIN_EXAMPLES else ""
         if self.loss is not None:
             kept = f", {worst.same:.2%} of the answers keep their class" if worst and worst.places else ""
-            return f"{self.loss}{kept}"
+            return f"{self.loss}{kept}{too_few}"
         if worst is None or not self.examples:
             return "nothing tells what it loses, since no request could be compared"
         if not self.is_told:
             return (
                 f"nothing tells what it loses, since fp32 answers nothing but zeros to {self.examples:,} {self.source}"
             )
-        compared = f"{worst}, over {self.examples:,} {self.source}"
-        too_few = f", too few to tell: {MIN_EXAMPLES} are enough" if self.examples < MIN_EXAMPLES else ""
-        return compared + too_few
+        return f"{worst}{too_few or compared}"
 
 
 def weigh_variant(small: Precision, gain: Gain, quality: Quality) -> tuple[Precision, str]:

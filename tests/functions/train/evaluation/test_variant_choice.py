@@ -10,9 +10,9 @@ GOOD = OutputAgreement("y", same=1.0, relative=0.01, cosine=0.9999, places=100)
 CHANGED = OutputAgreement("y", same=0.95, relative=0.01, cosine=0.9999, places=100)
 
 
-def judged(lost: float, agreement: OutputAgreement = GOOD, metric: str = "accuracy") -> Quality:
+def judged(lost: float, agreement: OutputAgreement = GOOD, metric: str = "accuracy", examples: int = 100) -> Quality:
     """A quality by right answers."""
-    return Quality((agreement,), 100, "evaluation examples", Loss(metric, lost, 0.5))
+    return Quality((agreement,), examples, "evaluation examples", Loss(metric, lost, 0.5))
 
 
 def compared(agreement: OutputAgreement, examples: int = 48) -> Quality:
@@ -48,6 +48,13 @@ def compared(agreement: OutputAgreement, examples: int = 48) -> Quality:
         (Gain(0.30, 1.6, 0.01), judged(0.0), "int8", "1.60 of the time"),  # that nobody notices
         (Gain(0.30, 0.5), compared(GOOD), "int8", "over 48 made up examples"),
         (Gain(0.30, 0.5), compared(GOOD, 3), "fp32", "over 3 made up examples, too few to tell: 16 are enough"),
+        (
+            Gain(0.30, 0.5),
+            judged(0.0, examples=1),
+            "fp32",
+            "over 1 evaluation examples, too few to tell: 16 are enough",
+        ),
+        (Gain(0.30, 0.5), judged(0.0, examples=16), "int8", "it loses 0.00 points of accuracy"),
         (Gain(0.30, 0.5), compared(CHANGED), "fp32", "the floor is 99% the same, 5% apart, cosine 0.999"),
         (Gain(0.30, 0.5), Quality((), 0, ""), "fp32", "nothing tells what it loses"),
         (Gain(0.30, 0.5), judged(0.0, OutputAgreement("y", finite=False)), "fp32", "is served"),
