@@ -88,7 +88,7 @@ class Quality:
 
     @property
     def is_enough(self) -> bool:
-        """Whether enough examples were compared, and a loss is within its budget or all outputs agree above the floor."""
+        """Whether there are enough examples, and a loss is within its budget or all outputs agree above the floor."""
         if self.examples < MIN_EXAMPLES:
             return False
         if self.loss is not None:

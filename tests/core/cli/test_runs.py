@@ -31,7 +31,7 @@ SGD = recipe({"name": "sgd", "learning_rate": 0.1})
 
 def put(store: str, run: str, settings: dict[str, Any], losses: list[float | None], **status: Any) -> None:  # noqa: ANN401
     """A run's folder."""
-    at = status.pop("at", NOW).isoformat()
+    at = status.pop("at", datetime.now(UTC)).isoformat()
     told = RunStatus(**{"state": "finished", "started": at, "at": at, "seconds": 7.0} | status)
     lines = [
         EpochRecord(
@@ -90,7 +90,7 @@ def test_a_setting_that_is_no_part_is_told_with_its_name(run: Run, store: str) -
     ("status", "said"),
     [
         ({"state": "running"}, "running "),
-        ({"state": "running", "at": NOW - timedelta(hours=3)}, "running, silent for 3 h 0"),
+        ({"state": "running", "at": NOW - timedelta(hours=3)}, "running, silent for 3 h"),
         ({"state": "paused"}, "paused (75)"),
         ({"state": "interrupted"}, "interrupted"),
     ],

@@ -1,6 +1,7 @@
 """Stand-ins for what the gateway's parts deal with: a runtime client's connection, its owner, an environment."""
 
 import asyncio
+import socket
 from collections.abc import Iterable
 
 from pilotlight.local.pool import OnFree
@@ -8,15 +9,21 @@ from pilotlight.local.runtime_api import Invocation
 
 
 class FakeTransport(asyncio.Transport):
-    """Keeps what is written to it."""
+    """Keeps what is written to it; `peer` is the other end of its socket."""
 
     def __init__(self) -> None:
         super().__init__()
         self.written = b""
         self.is_closed = False
+        self.socket, self.peer = socket.socketpair()
+        self.socket.setblocking(False)
+
+    def __del__(self) -> None:
+        self.socket.close()
+        self.peer.close()
 
     def get_extra_info(self, name: str, default: object = None) -> object:
-        return ("127.0.0.1", 50_000) if name == "peername" else default
+        return {"peername": ("127.0.0.1", 50_000), "socket": self.socket}.get(name, default)
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         self.written += bytes(data)

@@ -79,6 +79,28 @@ def test_client_that_has_hung_up_is_given_nothing() -> None:
     on_a_loop(scenario)
 
 
+def test_client_that_died_before_the_loop_has_noticed_is_given_nothing() -> None:
+    """The gateway may read the next request before it reads that the connection of the dead process has ended."""
+
+    def scenario(api: RuntimeApi, client: Client, _: FakeOwner) -> None:
+        client.send(NEXT)
+        client.transport.peer.close()
+        api.assign_invocation(invocation())
+        assert (client.transport.written, api.is_delivered) == (b"", False)
+
+    on_a_loop(scenario)
+
+
+def test_client_that_says_more_while_it_waits_is_given_the_event() -> None:
+    def scenario(api: RuntimeApi, client: Client, _: FakeOwner) -> None:
+        client.send(NEXT)
+        client.transport.peer.send(b"x")
+        api.assign_invocation(invocation())
+        assert api.is_delivered
+
+    on_a_loop(scenario)
+
+
 def test_answer_is_accepted_and_passed_on() -> None:
     def scenario(api: RuntimeApi, client: Client, owner: FakeOwner) -> None:
         given = invocation()

@@ -7,6 +7,8 @@ AWS_LAMBDA_RUNTIME_API contains only host and port. This module knows no process
 
 import asyncio
 import json
+import select
+import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -120,7 +122,11 @@ class RuntimeApi:
         return b""
 
     def _deliver(self, transport: asyncio.Transport, invocation: Invocation) -> None:
-        self._waiting_transport, self.is_delivered = None, True
+        """Send the invocation, unless the client has just died: then it is left for another environment."""
+        self._waiting_transport = None
+        if has_hung_up(transport):
+            return
+        self.is_delivered = True
         deadline_ms = int((time.time() + self._timeout_s) * 1000)
         head = (
             "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
@@ -218,6 +224,32 @@ class _Connection(asyncio.Protocol):
         answer = self._api.handle_call(self._call)
         if answer:
             self._transport.write(answer)
+
+
+def has_hung_up(transport: asyncio.BaseTransport) -> bool:
+    """Return whether the peer has closed its end, which the event loop may be about to tell.
+
+    A client that waits for work sends nothing, so its connection can be read only at its end.
+    """
+    connection: socket.socket = transport.get_extra_info("socket")
+    if not _is_readable(connection.fileno()):
+        return False
+    with connection.dup() as copy:  # a transport gives no more than the socket's number, and a copy of it
+        try:
+            return copy.recv(1, socket.MSG_PEEK) == b""
+        except BlockingIOError:
+            return False
+        except OSError:  # it was reset
+            return True
+
+
+def _is_readable(descriptor: int) -> bool:
+    """Return whether reading would not block; poll takes descriptors beyond 1023, and Windows has none."""
+    if not hasattr(select, "poll"):
+        return bool(select.select([descriptor], [], [], 0)[0])
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
+    return bool(poll.poll(0))
 
 
 def _format_error_report(call: RuntimeCall) -> str:
