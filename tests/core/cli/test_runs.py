@@ -87,16 +87,16 @@ def test_a_setting_that_is_no_part_is_told_with_its_name(run: Run, store: str) -
 
 
 @pytest.mark.parametrize(
-    ("status", "said"),
+    ("state", "hours", "said"),
     [
-        ({"state": "running"}, "running "),
-        ({"state": "running", "at": NOW - timedelta(hours=3)}, "running, silent for 3 h"),
-        ({"state": "paused"}, "paused (75)"),
-        ({"state": "interrupted"}, "interrupted"),
+        ("running", 0, "running "),
+        ("running", 3, "running, silent for 3 h 0"),
+        ("paused", 0, "paused (75)"),
+        ("interrupted", 0, "interrupted"),
     ],
 )
-def test_state_is_told_and_so_is_silence(run: Run, store: str, status: dict[str, Any], said: str) -> None:
-    put(store, "r", ADAM, [1.0], **status)
+def test_state_is_told_and_so_is_silence(run: Run, store: str, state: str, hours: int, said: str) -> None:
+    put(store, "r", ADAM, [1.0], state=state, at=datetime.now(UTC) - timedelta(hours=hours))
     assert said in run("runs")[1]
 
 

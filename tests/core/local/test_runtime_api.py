@@ -91,6 +91,16 @@ def test_client_that_died_before_the_loop_has_noticed_is_given_nothing() -> None
     on_a_loop(scenario)
 
 
+def test_client_whose_connection_is_being_closed_is_given_nothing() -> None:
+    def scenario(api: RuntimeApi, client: Client, _: FakeOwner) -> None:
+        client.send(NEXT)
+        client.send(b"\x16\x03\x01 this is TLS\r\n\r\n")
+        api.assign_invocation(invocation())
+        assert (client.transport.is_closed, client.transport.written, api.is_delivered) == (True, b"", False)
+
+    on_a_loop(scenario)
+
+
 def test_client_that_says_more_while_it_waits_is_given_the_event() -> None:
     def scenario(api: RuntimeApi, client: Client, _: FakeOwner) -> None:
         client.send(NEXT)

@@ -227,10 +227,12 @@ class _Connection(asyncio.Protocol):
 
 
 def has_hung_up(transport: asyncio.BaseTransport) -> bool:
-    """Return whether the peer has closed its end, which the event loop may be about to tell.
+    """Return whether the connection has ended, which the event loop may be about to tell.
 
     A client that waits for work sends nothing, so its connection can be read only at its end.
     """
+    if transport.is_closing():
+        return True
     connection: socket.socket = transport.get_extra_info("socket")
     if not _is_readable(connection.fileno()):
         return False
