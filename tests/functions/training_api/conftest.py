@@ -70,10 +70,10 @@ class Queue:
 
 
 class Api:
-    """The routes over a store and a queue, called as the gateway would."""
+    """The routes of one environment over a store and a queue, called as the gateway would: one request at a time."""
 
-    def __init__(self, store: ObjectStore) -> None:
-        self.store, self.queue = store, Queue()
+    def __init__(self, store: ObjectStore, queue: Queue | None = None) -> None:
+        self.store, self.queue = store, queue or Queue()
         self.handle = TrainingApi(store, self.queue)
 
     def __call__(self, method: str, path: str, body: object = None, *, by: str = ANN) -> tuple[int, Any]:

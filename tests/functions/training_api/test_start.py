@@ -55,8 +55,9 @@ def test_what_can_never_be_started_leaves_nothing_behind(api: Api) -> None:
 
 
 def test_of_many_at_the_same_time_one_starts_the_job(api: Api) -> None:
+    environments = [Api(api.store, api.queue) for _ in range(16)]
     with ThreadPoolExecutor(8) as pool:
-        answers = list(pool.map(lambda _: api.start(), range(16)))
+        answers = list(pool.map(Api.start, environments))
     assert len(api.queue.started) == 1
     assert {status for status, _ in answers} <= {202, 503}  # 503: the one that starts it is not through yet
     assert all("ask again" in body["error"]["message"] for status, body in answers if status == 503)
