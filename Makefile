@@ -5,6 +5,8 @@ PYTHON ?= python3
 # Lambda's:
 RUNTIME_PYTHON ?= python3.13
 ARCH ?= x86_64
+# Whether the emulator of AWS judges calls by IAM's policies: `on` or `off`.
+IAM ?= on
 # What `audit` does if PyPI's advisories cannot be reached: `fail`, or `tell` (only report it).
 UNASKED ?= fail
 VENV := .venv
@@ -107,12 +109,10 @@ package: .venv-sam/ready  ## build what `sam deploy` uploads; ARCH=arm64 builds 
 test-sam: $(VENV)/with-dev package  ## test the package under the SAM CLI, in Docker
 	PATH="$(CURDIR)/.venv-sam/bin:$$PATH" SAM_CLI_TELEMETRY=0 $(BIN)/python -m pytest tests/e2e --ignore tests/e2e/deploy
 
-# PILOTLIGHT_AWS_EMULATOR names a program with the verbs start, stop and env; tests/e2e/deploy/conftest.py says more.
-# Without it nothing is built.
-test-deploy: $(VENV)/with-dev  ## deploy the package to an emulator of AWS, and test it there
-	@if [ -z "$$PILOTLIGHT_AWS_EMULATOR" ]; then \
-	  echo "Skipped: PILOTLIGHT_AWS_EMULATOR does not name a program that starts an emulator of AWS." >&2; \
-	else $(MAKE) package && $(BIN)/python -m pytest tests/e2e/deploy; fi
+# IAM=off lets everything through, which tells a call that is broken from one that is denied.
+test-deploy: $(VENV)/with-dev .venv-emulator/ready package  ## deploy the package to an emulator of AWS, and test it there
+	PATH="$(CURDIR)/.venv-sam/bin:$$PATH" SAM_CLI_TELEMETRY=0 PILOTLIGHT_EMULATOR_IAM=$(IAM) \
+	  $(BIN)/python -m pytest tests/e2e/deploy
 
 # --- Set-up -----------------------------------------------------------------------------------------------------------
 
@@ -150,9 +150,9 @@ HANDLERS := layers/deps/requirements.txt functions/authorize/requirements.txt fu
 	  -r tests/requirements-heavy.txt -r functions/train/convert/requirements-catboost.txt
 	@touch $@
 
-.venv-rivals/ready: tests/requirements-rivals.txt
+.venv-rivals/ready .venv-emulator/ready: .venv-%/ready: tests/requirements-%.txt
 .venv-sam/ready .venv-audit/ready .venv-checkov/ready: .venv-%/ready: infra/requirements-%.txt
-.venv-rivals/ready .venv-sam/ready .venv-audit/ready .venv-checkov/ready:
+.venv-rivals/ready .venv-emulator/ready .venv-sam/ready .venv-audit/ready .venv-checkov/ready:
 	$(PYTHON) -m venv --clear $(@D)
 	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check -r $<
 	@touch $@

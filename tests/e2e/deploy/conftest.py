@@ -1,16 +1,15 @@
-"""Stacks, deployed by `sam deploy` as they are onto an emulator of AWS that judges every call by IAM.
+"""Stacks, deployed by `sam deploy` as they are onto an emulator of AWS (tests/emulator) that judges every call by IAM.
 
-`PILOTLIGHT_AWS_EMULATOR` names the program that starts and stops it (`start`, `stop`, and `env`, which prints variables
-to export); without it, without Docker, or before `make package`, these tests are skipped. `make test-deploy` runs them.
+`make test-deploy` runs these tests; without Docker, Lambda's image or `.venv-emulator` they are skipped.
+`PILOTLIGHT_EMULATOR_IAM=off` lets every call through. A fixture asks for stacks: `stacks` for two with the defaults,
+`deploy` for others; each one is there until the end of the session, when the rights that its roles used are told.
 """
 
 import os
 import re
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -22,7 +21,7 @@ import pytest
 
 from pilotlight.storage.object_store import ObjectStore, open_store
 from tests import fakes
-from tests.e2e.deploy.metering_proxy import metering_proxy
+from tests.e2e.deploy.emulator_process import emulator_running, find_obstacle
 
 ROOT = Path(__file__).parents[3]
 BUILT = ROOT / ".aws-sam" / "build" / "template.yaml"
@@ -30,7 +29,13 @@ SAM = ROOT / ".venv-sam" / "bin" / "sam"
 PILOTLIGHT = Path(sys.executable).with_name("pilotlight")
 DEPLOY = ("--resolve-s3", "--capabilities", "CAPABILITY_IAM", "CAPABILITY_AUTO_EXPAND", "--no-confirm-changeset",
           "--no-fail-on-empty-changeset")  # fmt: skip
-EMULATOR = os.environ.get("PILOTLIGHT_AWS_EMULATOR", "")
+ROOT_CREDENTIALS = {  # of the emulator's account, and where it is
+    "AWS_ACCESS_KEY_ID": "test",
+    "AWS_SECRET_ACCESS_KEY": "test",
+    "AWS_DEFAULT_REGION": "us-east-1",
+    "AWS_REGION": "us-east-1",
+    "AWS_EC2_METADATA_DISABLED": "true",
+}
 UNAUTHORIZED = 401
 
 
@@ -94,18 +99,20 @@ class DeployedStack:
 
 
 @pytest.fixture(scope="session")
-def emulator() -> Iterator[None]:
-    """The emulator, with IAM on, as where AWS's clients of this process find it."""
-    if not (EMULATOR and shutil.which("docker") and BUILT.exists() and SAM.exists()):
-        pytest.skip("needs PILOTLIGHT_AWS_EMULATOR, Docker and `make package`")
-    subprocess.run([EMULATOR, "start"], env={**os.environ, "IAM": "1"}, check=True)
-    told = subprocess.run([EMULATOR, "env"], capture_output=True, text=True, check=True).stdout
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in re.findall(r"(\w+)=(\S+)", told):
+def emulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of the emulator, where AWS's clients of this process find it."""
+    if obstacle := find_obstacle() or ("" if BUILT.exists() and SAM.exists() else "`make package` has not run"):
+        pytest.skip(obstacle)
+    folder = tmp_path_factory.mktemp("emulator")
+    iam = os.environ.get("PILOTLIGHT_EMULATOR_IAM", "on")
+    with (
+        emulator_running(folder / "log", folder / "usage.jsonl", iam=iam) as url,
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        for name, value in {**ROOT_CREDENTIALS, "AWS_ENDPOINT_URL": url}.items():
             patch.setenv(name, value)
-        patch.setenv("AWS_REGION", os.environ["AWS_DEFAULT_REGION"])
-        yield
-    subprocess.run([EMULATOR, "stop"], check=True)
+        patch.delenv("AWS_PROFILE", raising=False)
+        yield url
 
 
 def read_outputs(stack: str) -> dict[str, str]:
@@ -123,22 +130,17 @@ def sam_deploy(template: Path, name: str, **parameters: str) -> None:
 
 
 @pytest.fixture(scope="session")
-def deploy(emulator: None) -> Iterator[Callable[..., DeployedStack]]:
-    """Deploy Pilotlight's stack, and stand the proxy that names meters before its API."""
-    with ExitStack() as proxies:
+def deploy(emulator: str) -> Callable[..., DeployedStack]:
+    """Deploy Pilotlight's stack."""
 
-        def deploy_stack(name: str, **parameters: str) -> DeployedStack:
-            sam_deploy(BUILT, name, AccessLogs="off", **parameters)
-            stack = DeployedStack(name)
-            described = boto3.client("cloudformation").describe_stack_resource(
-                StackName=name, LogicalResourceId="AuthorizeFunction"
-            )
-            authorizer = described["StackResourceDetail"]["PhysicalResourceId"]
-            proxy = metering_proxy(stack.outputs["ApiId"], authorizer, stack.outputs["UsagePlan"])
-            stack.url = f"{proxies.enter_context(proxy)}/prod"
-            return stack
+    def deploy_stack(name: str, **parameters: str) -> DeployedStack:
+        sam_deploy(BUILT, name, AccessLogs="off", **parameters)
+        stack = DeployedStack(name)
+        # The emulator's form of https://ID.execute-api..., which asks nothing of this machine's resolver.
+        stack.url = f"{emulator}/_aws/execute-api/{stack.outputs['ApiId']}/prod"
+        return stack
 
-        yield deploy_stack
+    return deploy_stack
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,48 @@
+"""Start the emulator on a port of this machine, with everything that is added to it."""
+
+import argparse
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+ACCOUNT_ROOT = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
+
+
+def read_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m tests.emulator", description=__doc__)
+    parser.add_argument("--port", type=int, default=4566)
+    parser.add_argument("--iam", choices=["on", "off"], default="on", help="whether calls are judged by policies")
+    parser.add_argument("--usage", type=Path, help="where each judged call is noted, a line of JSON each")
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Set what ministack reads while it is imported, then import it."""
+    given = read_arguments()
+    os.environ.update(
+        ACCOUNT_ROOT,
+        AUTH="true" if given.iam == "on" else "false",
+        GATEWAY_PORT=str(given.port),
+        MINISTACK_REGION="us-east-1",
+        LAMBDA_EXECUTOR="docker",
+        MINISTACK_DOCKER_TIMEOUT="120",  # s; the machine may be busy with a build
+        LAMBDA_DOCKER_FLAGS="--security-opt no-new-privileges",  # not empty, or lambda_functions.py is not asked
+        TMPDIR=tempfile.mkdtemp(prefix="emulator-"),  # ministack's files, of which another one must not have any
+    )
+    tempfile.tempdir = None  # read anew
+    sys.argv = sys.argv[:1]  # ministack has options of its own
+    # Now, since ministack reads the variables above when it is imported.
+    from ministack.app import main as serve
+
+    from tests.emulator import api_gateway, cloudformation, iam, lambda_functions
+
+    cloudformation.extend()
+    api_gateway.extend()
+    iam.extend(given.usage)
+    lambda_functions.extend()
+    serve()
+
+
+if __name__ == "__main__":
+    main()

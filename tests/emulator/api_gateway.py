@@ -1,0 +1,80 @@
+"""API Gateway: the extensions of OpenAPI that its import passes over, and meters that an authorizer names."""
+
+import json
+from contextvars import ContextVar
+from typing import Any
+
+from ministack.services import apigateway_v1 as gateway
+
+ANY_METHOD = "x-amazon-apigateway-any-method"
+_meter: ContextVar[str] = ContextVar("meter", default="")
+
+
+def extend() -> None:
+    """Add all of this to the running ministack."""
+    methods = gateway._OPENAPI_HTTP_METHODS
+    gateway._OPENAPI_HTTP_METHODS = (
+        {**methods, ANY_METHOD: ANY_METHOD} if isinstance(methods, dict) else {*methods, ANY_METHOD}
+    )
+    gateway._import_operation = _import_operation_with(gateway._import_operation)
+    gateway._import_rest_api = _import_api_with(gateway._import_rest_api)
+    gateway._media_type_matches = _match_with(gateway._media_type_matches)
+    gateway._invoke_authorizer_lambda = _authorize_with(gateway._invoke_authorizer_lambda)
+    gateway._authorize_request_v1 = _forget_meter_before(gateway._authorize_request_v1)
+    gateway._api_key_from_request = _read_key_with(gateway._api_key_from_request)
+
+
+def _import_operation_with(import_operation: Any) -> Any:  # noqa: ANN401 - ministack has no types
+    """Import the operation that stands for all methods as ANY."""
+
+    def operation(api_id: str, resource_id: str, method: str, *more: Any, **options: Any) -> Any:  # noqa: ANN401
+        named = "ANY" if method == ANY_METHOD.upper() else method
+        return import_operation(api_id, resource_id, named, *more, **options)
+
+    return operation
+
+
+def _import_api_with(import_api: Any) -> Any:  # noqa: ANN401 - ministack has no types
+    """Import binary media types and gateway responses too."""
+
+    def api(spec: dict[str, Any], base_data: dict[str, Any] | None = None) -> Any:  # noqa: ANN401 - ministack's own
+        binary = spec.get("x-amazon-apigateway-binary-media-types")
+        made = import_api(spec, {**(base_data or {}), **({"binaryMediaTypes": binary} if binary else {})})
+        for kind, answer in (spec.get("x-amazon-apigateway-gateway-responses") or {}).items():
+            gateway._put_gateway_response(made, kind, answer)
+        return made
+
+    return api
+
+
+def _match_with(matches: Any) -> Any:  # noqa: ANN401 - ministack has no types
+    """Take what says no type for application/json, as API Gateway does, which */* matches."""
+    return lambda media_type, types: matches(media_type or "application/json", types)
+
+
+# AWS takes the key that meters a request from the authorizer's `usageIdentifierKey`, since the API says
+# `ApiKeySourceType: AUTHORIZER`; ministack takes `x-api-key` from the caller in any case.
+
+
+def _forget_meter_before(authorize: Any) -> Any:  # noqa: ANN401 - ministack has no types
+    async def authorize_request(*given: Any) -> Any:  # noqa: ANN401 - ministack has no types
+        _meter.set("")
+        return await authorize(*given)
+
+    return authorize_request
+
+
+def _authorize_with(invoke: Any) -> Any:  # noqa: ANN401 - ministack has no types
+    async def invoke_authorizer(*given: Any) -> Any:  # noqa: ANN401 - ministack has no types
+        result = await invoke(*given)
+        said = (result or {}).get("body")
+        answer = json.loads(said) if isinstance(said, str | bytes) and said else said
+        if isinstance(answer, dict):
+            _meter.set(answer.get("usageIdentifierKey") or "")
+        return result
+
+    return invoke_authorizer
+
+
+def _read_key_with(read: Any) -> Any:  # noqa: ANN401 - ministack has no types
+    return lambda headers: _meter.get() or read(headers)
