@@ -3,7 +3,6 @@
 import argparse
 import os
 import sys
-import tempfile
 from pathlib import Path
 
 ACCOUNT_ROOT = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
@@ -28,9 +27,7 @@ def main() -> None:
         LAMBDA_EXECUTOR="docker",
         MINISTACK_DOCKER_TIMEOUT="120",  # s; the machine may be busy with a build
         LAMBDA_DOCKER_FLAGS="--security-opt no-new-privileges",  # not empty, or lambda_functions.py is not asked
-        TMPDIR=tempfile.mkdtemp(prefix="emulator-"),  # ministack's files, of which another one must not have any
     )
-    tempfile.tempdir = None  # read anew
     sys.argv = sys.argv[:1]  # ministack has options of its own
     # Now, since ministack reads the variables above when it is imported.
     from ministack.app import main as serve

@@ -5,6 +5,8 @@ from typing import Any
 
 from ministack.services.cloudformation import engine, provisioners
 
+from tests.emulator.replacement import replace_everywhere
+
 ACCOUNT, REGION = "000000000000", "us-east-1"
 # What ministack does not know. They are recorded, so that a stack that has them deploys, and nothing of them works.
 PLACEHOLDERS = (
@@ -20,6 +22,7 @@ PLACEHOLDERS = (
     "AWS::Batch::JobQueue",
 )
 MAPPING_NUMBERS = ("BatchSize", "MaximumBatchingWindowInSeconds")
+COMPUTED = {"Fn::Join", "Fn::FindInMap", "Fn::Split", "Fn::Sub"}
 Created = tuple[str, dict[str, Any]]
 
 
@@ -32,6 +35,7 @@ def extend() -> None:
     mapping = handlers["AWS::Lambda::EventSourceMapping"]
     mapping["create"] = _create_mapping_with(mapping["create"])
     engine._parse_template = _parse_with(engine._parse_template)
+    replace_everywhere("_evaluate_conditions", engine._evaluate_conditions, _evaluate_with(engine._evaluate_conditions))
 
 
 def record_only(logical_id: str, props: dict[str, Any], stack_name: str) -> Created:
@@ -73,3 +77,21 @@ def _parse_with(parse: Any) -> Any:  # noqa: ANN401 - ministack has no types
         return engine._apply_transforms(template) if nested else template
 
     return parse_template
+
+
+def _evaluate_with(evaluate: Any) -> Any:  # noqa: ANN401 - ministack has no types
+    """Evaluate functions in conditions other than the logical ones; ministack compares their JSON."""
+
+    def evaluate_conditions(template: dict[str, Any], params: dict[str, Any]) -> Any:  # noqa: ANN401 - ministack's own
+        def compute(value: Any) -> Any:  # noqa: ANN401 - a part of a template
+            if isinstance(value, list):
+                return [compute(one) for one in value]
+            if not isinstance(value, dict):
+                return value
+            if COMPUTED & value.keys():
+                return engine._resolve_refs(value, {}, params, {}, template.get("Mappings", {}), "", "")
+            return {name: compute(one) for name, one in value.items()}
+
+        return evaluate({**template, "Conditions": compute(template.get("Conditions", {}))}, params)
+
+    return evaluate_conditions

@@ -22,6 +22,7 @@ import pytest
 from pilotlight.storage.object_store import ObjectStore, open_store
 from tests import fakes
 from tests.e2e.deploy.emulator_process import emulator_running, find_obstacle
+from tests.e2e.deploy.rights import DeployedRoles, compare, describe
 
 ROOT = Path(__file__).parents[3]
 BUILT = ROOT / ".aws-sam" / "build" / "template.yaml"
@@ -37,6 +38,7 @@ ROOT_CREDENTIALS = {  # of the emulator's account, and where it is
     "AWS_EC2_METADATA_DISABLED": "true",
 }
 UNAUTHORIZED = 401
+USAGE = pytest.StashKey[tuple[Path, DeployedRoles]]()  # the emulator's notes, and what the deployed roles may do
 
 
 @dataclass
@@ -99,12 +101,13 @@ class DeployedStack:
 
 
 @pytest.fixture(scope="session")
-def emulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def emulator(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[str]:
     """The URL of the emulator, where AWS's clients of this process find it."""
     if obstacle := find_obstacle() or ("" if BUILT.exists() and SAM.exists() else "`make package` has not run"):
         pytest.skip(obstacle)
     folder = tmp_path_factory.mktemp("emulator")
     iam = os.environ.get("PILOTLIGHT_EMULATOR_IAM", "on")
+    request.config.stash[USAGE] = (folder / "usage.jsonl", DeployedRoles())
     with (
         emulator_running(folder / "log", folder / "usage.jsonl", iam=iam) as url,
         pytest.MonkeyPatch.context() as patch,
@@ -130,11 +133,12 @@ def sam_deploy(template: Path, name: str, **parameters: str) -> None:
 
 
 @pytest.fixture(scope="session")
-def deploy(emulator: str) -> Callable[..., DeployedStack]:
+def deploy(emulator: str, request: pytest.FixtureRequest) -> Callable[..., DeployedStack]:
     """Deploy Pilotlight's stack."""
 
     def deploy_stack(name: str, **parameters: str) -> DeployedStack:
         sam_deploy(BUILT, name, AccessLogs="off", **parameters)
+        request.config.stash[USAGE][1].add(name)
         stack = DeployedStack(name)
         # The emulator's form of https://ID.execute-api..., which asks nothing of this machine's resolver.
         stack.url = f"{emulator}/_aws/execute-api/{stack.outputs['ApiId']}/prod"
@@ -147,3 +151,17 @@ def deploy(emulator: str) -> Callable[..., DeployedStack]:
 def stacks(deploy: Callable[..., DeployedStack]) -> tuple[DeployedStack, DeployedStack]:
     """Two of them, side by side in one account and region, as the template's defaults have them."""
     return deploy("pilotlight-one"), deploy("pilotlight-two")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run the report on rights after what it reports on."""
+    items.sort(key=lambda item: item.path.name == "test_rights.py")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Tell what the roles of all stacks did with their rights."""
+    notes, roles = config.stash.get(USAGE, (Path("none"), DeployedRoles()))
+    if notes.exists():
+        terminalreporter.section("what roles did with their rights: calls, action, resource")
+        for line in describe(compare(roles.rights, roles.read_calls(notes))):
+            terminalreporter.write_line(line)
