@@ -124,6 +124,18 @@ def read_outputs(stack: str) -> dict[str, str]:
     return {one["OutputKey"]: one["OutputValue"] for one in found["Outputs"]}
 
 
+def sam_package(template: Path, packaged: Path) -> Path:
+    """Upload a built template's code, and write the template that names the uploads.
+
+    SAM names nested templates by the endpoint that it was given, and takes them at AWS's own alone.
+    """
+    command = [str(SAM), "package", "--template-file", str(template), "--resolve-s3"]
+    subprocess.run([*command, "--output-template-file", str(packaged)], capture_output=True, check=True)
+    named = packaged.read_text().replace(os.environ["AWS_ENDPOINT_URL"], "https://s3.us-east-1.amazonaws.com")
+    packaged.write_text(named)
+    return packaged
+
+
 def sam_deploy(template: Path, name: str, **parameters: str) -> None:
     """Deploy a template as the stack `name`, or update that."""
     given = [f"{parameter}={value}" for parameter, value in parameters.items()]
@@ -133,11 +145,17 @@ def sam_deploy(template: Path, name: str, **parameters: str) -> None:
 
 
 @pytest.fixture(scope="session")
-def deploy(emulator: str, request: pytest.FixtureRequest) -> Callable[..., DeployedStack]:
+def packaged(emulator: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The template with all code uploaded, which `sam deploy` would compress and upload for each stack again."""
+    return sam_package(BUILT, tmp_path_factory.mktemp("packaged") / "template.yaml")
+
+
+@pytest.fixture(scope="session")
+def deploy(emulator: str, packaged: Path, request: pytest.FixtureRequest) -> Callable[..., DeployedStack]:
     """Deploy Pilotlight's stack."""
 
     def deploy_stack(name: str, **parameters: str) -> DeployedStack:
-        sam_deploy(BUILT, name, AccessLogs="off", **parameters)
+        sam_deploy(packaged, name, AccessLogs="off", **parameters)
         request.config.stash[USAGE][1].add(name)
         stack = DeployedStack(name)
         # The emulator's form of https://ID.execute-api..., which asks nothing of this machine's resolver.
