@@ -57,6 +57,24 @@ def test_a_month_without_a_call_is_that_of_the_template(run: Run) -> None:
     assert "CloudWatch, composite alarms" not in rows
 
 
+def test_the_page_shows_what_the_command_prints(run: Run) -> None:
+    """Infra/docs/deploy.md has the bill of the templates as they are."""
+    page = (ROOT / "infra" / "docs" / "deploy.md").read_text()
+    shown = page.partition("$ pilotlight cost --idle\n")[2].partition("\n```")[0]
+    assert shown.splitlines() == [line.rstrip() for line in run("cost", "--idle")[1].splitlines()]
+
+
+def test_the_page_says_what_other_parameters_cost(run: Run) -> None:
+    page = " ".join((ROOT / "infra" / "docs" / "deploy.md").read_text().split())
+    bills = {
+        level: json.loads(run("cost", "--idle", "--json", "--parameter", level)[1])
+        for level in ("MonitoringLevel=full", "SnapStart=PublishedVersions")
+    }
+    snapshot = next(line for line in bills["SnapStart=PublishedVersions"]["lines"] if "snapshot" in line["what"])
+    assert f"`MonitoringLevel=full` a month is {bills['MonitoringLevel=full']['usd']:.2f} dollars" in page
+    assert f"with SnapStart {snapshot['usd']:.2f} more" in page
+
+
 def test_parameters_change_the_month_without_a_call(run: Run) -> None:
     code, out, _ = run("cost", "--idle", "--parameter", "MonitoringLevel=full", "--json")
     found = json.loads(out)
