@@ -10,6 +10,7 @@ import logging
 import os
 import re
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -183,6 +184,7 @@ def measure_template(name: str, template: Template) -> Iterator[Usage]:
         for measured in MEASURES.get(resource["Type"], ()):
             yield from measured(logical_id, values.expand(resource.get("Properties", {})))
     yield from measure_permissions(template, values)
+    yield from measure_subscriptions(template)
 
 
 def measure_role(name: str, role: Template) -> Iterator[Usage]:
@@ -275,6 +277,17 @@ def measure_permissions(template: Template, values: LongestValues) -> Iterator[U
             sizes[function] = sizes.get(function, 0) + 400 + len(compact(values.expand(resource["Properties"])))
     for function, size in sizes.items():
         yield Usage("policy of a function, bytes", function, size, 20_480)
+
+
+def measure_subscriptions(template: Template) -> Iterator[Usage]:
+    """Measure how many subscriptions each log group has."""
+    groups = Counter(
+        str(resource["Properties"]["LogGroupName"]["Ref"])
+        for resource in template["Resources"].values()
+        if resource["Type"] == "AWS::Logs::SubscriptionFilter"
+    )
+    for group, count in groups.items():
+        yield Usage("subscriptions of a log group", group, count, 2)
 
 
 def measure_names() -> Iterator[Usage]:

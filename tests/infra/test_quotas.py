@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.infra import quotas
+from tests.infra.cloud import FILES, Template
 from tests.infra.quotas import LongestValues, Usage
 
 PAGE = Path(__file__).parents[2] / "infra" / "docs" / "deploy.md"
@@ -39,16 +40,16 @@ def test_nothing_is_near_its_limit(usages: list[Usage]) -> None:
 def test_every_template_and_every_kind_of_limit_is_measured(usages: list[Usage]) -> None:
     """A type of resource that disappears from the templates takes its row along, and fails here."""
     sized = {usage.where for usage in usages if usage.what == "template in S3, bytes"}
-    assert sized == {str(path.relative_to(quotas.ROOT)) for path in quotas.FILES.values()}
+    assert sized == {str(path.relative_to(quotas.ROOT)) for path in FILES.values()}
     kinds = {usage.what for usage in usages}
     for kind in quotas.MEASURES:
-        assert any(kind == resource["Type"] for name in quotas.FILES for resource in resources(name)), kind
+        assert any(kind == resource["Type"] for name in FILES for resource in resources(name)), kind
     assert {f"{section} of a template" for section in ("resources", "parameters", "outputs", "mappings")} <= kinds
     roles = {usage.where for usage in usages if usage.what.startswith("inline policies")}
     assert {"PredictFunctionRole", "BatchFunctionRole", "TrainerRole"} <= roles
 
 
-def resources(name: str) -> list[quotas.Template]:
+def resources(name: str) -> list[Template]:
     return list(quotas.load(name, "x86_64")["Resources"].values())
 
 
@@ -74,7 +75,7 @@ def test_the_page_has_the_table_of_the_tool(usages: list[Usage]) -> None:
 
 def test_values_are_as_long_as_they_get() -> None:
     """The longer branch of a condition, the longest allowed value, the longest ARN, a list that is joined."""
-    template: quotas.Template = {
+    template: Template = {
         "Parameters": {"Level": {"AllowedValues": ["basic", "complete", "full"], "Default": "full"}},
         "Resources": {"Store": {"Type": "AWS::S3::Bucket"}, "Role": {"Type": "AWS::IAM::Role"}},
     }
@@ -91,14 +92,20 @@ def test_values_are_as_long_as_they_get() -> None:
 
 
 def test_parts_of_paths_are_resources_of_an_api() -> None:
-    api = {"Body": {"paths": {"/": {}, "/v2": {}, "/v2/models/{name}": {}, "/v2/models/{name}/ready": {}}}}
+    api: Template = {"Body": {"paths": {"/": {}, "/v2": {}, "/v2/models/{name}": {}, "/v2/models/{name}/ready": {}}}}
     (found,) = [usage for usage in quotas.measure_api("Api", api) if usage.limit == 300]
     assert found.used == len({"/", "/v2", "/v2/models", "/v2/models/{name}", "/v2/models/{name}/ready"})
 
 
+def test_subscriptions_are_counted_by_their_log_group() -> None:
+    """CloudWatch takes two of a group; that of the predict function has the promote function's alone."""
+    counted = {usage.where: usage.used for usage in quotas.measure_subscriptions(quotas.load("api", "x86_64"))}
+    assert counted == {"PredictLogs": 1}
+
+
 def test_a_role_of_many_rights_is_told_with_its_number() -> None:
     """What would fail on AWS as LimitExceeded: maximum policy size of 10240 bytes exceeded."""
-    role = {"AssumeRolePolicyDocument": {}, "Policies": [{"PolicyDocument": {"Statement": ["x" * 5000]}}] * 2}
+    role: Template = {"AssumeRolePolicyDocument": {}, "Policies": [{"PolicyDocument": {"Statement": ["x" * 5000]}}] * 2}
     inline = next(iter(quotas.measure_role("Role", role)))
     assert inline.share > quotas.ALLOWED_SHARE
     assert quotas.format_usage(inline).endswith("10,036 of      10,240  inline policies of a role, characters: Role")
