@@ -202,7 +202,7 @@ def test_a_guided_deploy_asks_few_questions_in_groups() -> None:
     groups = document["Metadata"]["AWS::CloudFormation::Interface"]["ParameterGroups"]
     grouped = [name for group in groups for name in group["Parameters"]]
     assert grouped == list(document["Parameters"])
-    assert len(grouped) <= 24
+    assert len(grouped) <= 25
     assert groups[-1]["Label"] == {"default": "Advanced"}
 
 

@@ -17,7 +17,7 @@ import hashlib
 import logging
 import re
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -47,6 +47,7 @@ from pilotlight.storage.object_store import ObjectStore
 log = logging.getLogger(__name__)
 
 JUDGEMENT_FOLDERS = ("approvals", "signatures", "verdicts")
+_ALIAS_PATH = re.compile(r"models/([^/]+)/aliases/([^/]+)\.json")
 FileContent = bytes | Path  # of a file of a version: in memory, or on disk
 
 
@@ -106,8 +107,22 @@ class Registry:
 
     def load_aliases(self, name: str) -> AliasListing:
         """Load every alias of a model; a broken one does not hide the others."""
+        return self._load_aliases(name, sorted(self._list_alias_names(name)))
+
+    def load_all_aliases(self) -> dict[str, AliasListing]:
+        """Load every alias of every model, by the model's name: one listing of the store, and a read for each alias.
+
+        The promote function does so every five minutes; a listing for each model would be most of an idle stack's bill.
+        """
+        names: dict[str, list[str]] = {}
+        for found in map(_ALIAS_PATH.fullmatch, self.store.list_paths("models")):
+            if found:
+                names.setdefault(found[1], []).append(found[2])
+        return {name: self._load_aliases(name, sorted(aliases)) for name, aliases in sorted(names.items())}
+
+    def _load_aliases(self, name: str, aliases: Iterable[str]) -> AliasListing:
         listing = AliasListing()
-        for alias in sorted(self._list_alias_names(name)):
+        for alias in aliases:
             document = self._open_alias(name, alias).read_or_error()
             if isinstance(document, BrokenDocumentError):
                 listing.errors[alias] = str(document)
@@ -116,9 +131,8 @@ class Registry:
         return listing
 
     def _list_alias_names(self, name: str) -> Iterator[str]:
-        pattern = re.compile(r"models/[^/]+/aliases/([^/]+)\.json")
-        matches = map(pattern.fullmatch, self.store.list_paths(f"models/{name}/aliases"))
-        return (match[1] for match in matches if match)
+        matches = map(_ALIAS_PATH.fullmatch, self.store.list_paths(f"models/{name}/aliases"))
+        return (match[2] for match in matches if match)
 
     def load_alias(self, name: str, alias: str) -> AliasDocument:
         """Load an alias's document; a `NotFoundError` names the versions and aliases that exist."""
