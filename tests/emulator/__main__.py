@@ -35,12 +35,13 @@ def main() -> None:
     # Now, since ministack reads the variables above when it is imported.
     from ministack.app import main as serve
 
-    from tests.emulator import api_gateway, cloudformation, iam, lambda_functions
+    from tests.emulator import api_gateway, batch, cloudformation, iam, lambda_functions
 
     cloudformation.extend()
     api_gateway.extend()
     iam.extend(given.usage)
     lambda_functions.extend()
+    batch.extend()
     serve()
 
 
