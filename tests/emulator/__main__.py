@@ -32,12 +32,14 @@ def main() -> None:
     # Now, since ministack reads the variables above when it is imported.
     from ministack.app import main as serve
 
-    from tests.emulator import api_gateway, cloudformation, iam, lambda_functions
+    from tests.emulator import api_gateway, batch, cloudformation, iam, iam_requests, lambda_functions
 
     cloudformation.extend()
     api_gateway.extend()
     iam.extend(given.usage)
+    iam_requests.extend()
     lambda_functions.extend()
+    batch.extend()
     serve()
 
 
