@@ -3,7 +3,7 @@
 import sys
 from typing import Any
 
-from ministack.services.cloudformation import engine, provisioners
+from ministack.services.cloudformation import changesets, engine, handlers, provisioners, stacks
 
 ACCOUNT, REGION = "000000000000", "us-east-1"
 # What ministack does not know. They are recorded, so that a stack that has them deploys, and nothing of them works.
@@ -25,13 +25,16 @@ Created = tuple[str, dict[str, Any]]
 
 def extend() -> None:
     """Add all of this to the running ministack."""
-    handlers = provisioners._RESOURCE_HANDLERS
+    kinds = provisioners._RESOURCE_HANDLERS
     for kind in PLACEHOLDERS:
-        handlers.setdefault(kind, {"create": record_only, "delete": lambda *_, **__: None})
-    handlers["AWS::CloudWatch::Alarm"]["create"] = _create_alarm_with(handlers["AWS::CloudWatch::Alarm"]["create"])
-    mapping = handlers["AWS::Lambda::EventSourceMapping"]
+        kinds.setdefault(kind, {"create": record_only, "delete": lambda *_, **__: None})
+    kinds["AWS::CloudWatch::Alarm"]["create"] = _create_alarm_with(kinds["AWS::CloudWatch::Alarm"]["create"])
+    mapping = kinds["AWS::Lambda::EventSourceMapping"]
     mapping["create"] = _create_mapping_with(mapping["create"])
     engine._parse_template = _parse_with(engine._parse_template)
+    evaluate = _evaluate_with(engine._evaluate_conditions)
+    for module in (engine, changesets, handlers, stacks):  # they import it by its name
+        module._evaluate_conditions = evaluate
 
 
 def record_only(logical_id: str, props: dict[str, Any], stack_name: str) -> Created:
@@ -73,3 +76,19 @@ def _parse_with(parse: Any) -> Any:  # noqa: ANN401 - ministack has no types
         return engine._apply_transforms(template) if nested else template
 
     return parse_template
+
+
+def _evaluate_with(evaluate: Any) -> Any:  # noqa: ANN401 - ministack has no types
+    """Join texts in conditions too, where ministack compares the function itself: by it, every stack would train."""
+
+    def evaluate_conditions(template: dict[str, Any], params: dict[str, Any]) -> Any:  # noqa: ANN401 - likewise
+        def resolve(value: Any) -> Any:  # noqa: ANN401 - a part of a template
+            if isinstance(value, dict) and "Fn::Join" in value:
+                return engine._resolve_refs(value, {}, params, {}, template.get("Mappings", {}), "", "")
+            if isinstance(value, dict):
+                return {name: resolve(part) for name, part in value.items()}
+            return [resolve(part) for part in value] if isinstance(value, list) else value
+
+        return evaluate({**template, "Conditions": resolve(template.get("Conditions", {}))}, params)
+
+    return evaluate_conditions
