@@ -60,6 +60,7 @@ def publish_models(registry: Registry) -> None:
     for _ in range(2):
         fakes.publish_digits(registry)
     publish_pair(registry)
+    fakes.publish(registry, "logarithm", of="logarithm")
     for datatype in ECHOES:
         fakes.publish_echo(registry, datatype)
     for _ in range(4):
