@@ -25,11 +25,11 @@ Created = tuple[str, dict[str, Any]]
 
 def extend() -> None:
     """Add all of this to the running ministack."""
-    handlers = provisioners._RESOURCE_HANDLERS
+    kinds = provisioners._RESOURCE_HANDLERS
     for kind in PLACEHOLDERS:
-        handlers.setdefault(kind, {"create": record_only, "delete": lambda *_, **__: None})
-    handlers["AWS::CloudWatch::Alarm"]["create"] = _create_alarm_with(handlers["AWS::CloudWatch::Alarm"]["create"])
-    mapping = handlers["AWS::Lambda::EventSourceMapping"]
+        kinds.setdefault(kind, {"create": record_only, "delete": lambda *_, **__: None})
+    kinds["AWS::CloudWatch::Alarm"]["create"] = _create_alarm_with(kinds["AWS::CloudWatch::Alarm"]["create"])
+    mapping = kinds["AWS::Lambda::EventSourceMapping"]
     mapping["create"] = _create_mapping_with(mapping["create"])
     engine._parse_template = _parse_with(engine._parse_template)
     replace_everywhere("_evaluate_conditions", engine._evaluate_conditions, _evaluate_with(engine._evaluate_conditions))
