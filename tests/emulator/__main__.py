@@ -35,12 +35,24 @@ def main() -> None:
     # Now, since ministack reads the variables above when it is imported.
     from ministack.app import main as serve
 
-    from tests.emulator import api_gateway, cloudformation, iam, lambda_functions
+    from tests.emulator import (
+        alarms,
+        api_gateway,
+        cloudformation,
+        event_sources,
+        eventbridge,
+        iam,
+        lambda_functions,
+        logs,
+        s3,
+        step_functions,
+    )
 
-    cloudformation.extend()
-    api_gateway.extend()
     iam.extend(given.usage)
-    lambda_functions.extend()
+    for module in (cloudformation, alarms, api_gateway, lambda_functions, eventbridge, event_sources):
+        module.extend()
+    for module in (logs, step_functions, s3):
+        module.extend()
     serve()
 
 

@@ -133,8 +133,8 @@ def sam_deploy(template: Path, name: str, **parameters: str) -> None:
 def deploy(emulator: str) -> Callable[..., DeployedStack]:
     """Deploy Pilotlight's stack."""
 
-    def deploy_stack(name: str, **parameters: str) -> DeployedStack:
-        sam_deploy(BUILT, name, AccessLogs="off", **parameters)
+    def deploy_stack(name: str, template: Path = BUILT, **parameters: str) -> DeployedStack:
+        sam_deploy(template, name, AccessLogs="off", **parameters)
         stack = DeployedStack(name)
         # The emulator's form of https://ID.execute-api..., which asks nothing of this machine's resolver.
         stack.url = f"{emulator}/_aws/execute-api/{stack.outputs['ApiId']}/prod"
