@@ -39,11 +39,13 @@ def main() -> None:
         alarms,
         api_gateway,
         cloudformation,
+        dead_letters,
         event_sources,
         eventbridge,
         iam,
         lambda_functions,
         logs,
+        redrive,
         s3,
         step_functions,
     )
@@ -51,7 +53,7 @@ def main() -> None:
     iam.extend(given.usage)
     for module in (cloudformation, alarms, api_gateway, lambda_functions, eventbridge, event_sources):
         module.extend()
-    for module in (logs, step_functions, s3):
+    for module in (dead_letters, logs, redrive, step_functions, s3):
         module.extend()
     serve()
 

@@ -63,7 +63,7 @@ def _check_key_after(list_checks: Any) -> Any:  # noqa: ANN401 - ministack has n
 
 
 def _describe_write_after(describe: Any) -> Any:  # noqa: ANN401 - ministack has no types
-    """Say whether a write is conditional, and whether it makes an object, as only the last request of an upload does."""
+    """Say whether a write is conditional, and whether it makes an object: of an upload, only its last request does."""
 
     def describe_request(action: str, query: Any, path: str = "", headers: Any = None) -> dict[str, Any]:  # noqa: ANN401
         context: dict[str, Any] = describe(action, query, path, headers)

@@ -3,19 +3,19 @@
 import re
 from pathlib import Path
 
-from tests.e2e.deploy.conftest import BUILT, ROOT
+from tests.e2e.conftest import ROOT
 
 
-def change_defaults(folder: Path, nested: str, **defaults: str) -> Path:
-    """Copy the package into `folder`, give parameters of a nested template other defaults, and return the root's path.
+def change_defaults(built: Path, folder: Path, nested: str, **defaults: str) -> Path:
+    """Copy a package into `folder`, give parameters of a nested template other defaults, and return the root's path.
 
     What is not changed is linked, since the layers have 300 MB.
     """
     build = folder / ".aws-sam" / "build"
-    link_entries(BUILT.parent, build, without=nested)
-    link_entries(BUILT.parent / nested, build / nested, without="template.yaml")
+    link_entries(built.parent, build, without=nested)
+    link_entries(built.parent / nested, build / nested, without="template.yaml")
     (folder / "infra").symlink_to(ROOT / "infra")  # which the root includes
-    text = (BUILT.parent / nested / "template.yaml").read_text()
+    text = (built.parent / nested / "template.yaml").read_text()
     for name, value in defaults.items():
         text, found = re.subn(rf"(?m)(^  {name}:\n    Type: \w+\n    Default: ).*$", rf"\g<1>'{value}'", text)
         assert found == 1, f"{nested} has no parameter {name} with a default"

@@ -1,15 +1,11 @@
-"""Work that no caller waits for: messages, files of the inbox and events, and what becomes of those without an answer.
-
-The stack has a data key, and captures every request. Of the package, two defaults of infra/events.yaml are changed, as
-its users change them: one queue may get replies, and files are spread from 1 MB on.
-"""
+"""Work that no caller waits for: messages, files of the inbox and events, and what becomes of those that fail."""
 
 import csv
 import gzip
 import io
 import json
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,10 +17,8 @@ import pytest
 
 from pilotlight.registry.registry import Registry
 from tests import fakes
-from tests.e2e.deploy.changed_templates import change_defaults
-from tests.e2e.deploy.conftest import PILOTLIGHT, DeployedStack
+from tests.e2e.deploy.conftest import PILOTLIGHT, REPLIES, DeployedStack
 
-SPREAD_BYTES = 1_000_000
 LINE_ROWS = 20_000  # of a line of the file that is spread
 LINES = 60  # of it; 18 MB, which are two spans, since one has 16 MB at least
 VISIBILITY_S = 3  # of the queue while messages fail in it, in place of 720
@@ -81,20 +75,18 @@ class Place:
 
 
 @pytest.fixture(scope="module")
-def place(deploy: Callable[..., DeployedStack], tmp_path_factory: pytest.TempPathFactory) -> Place:
+def place(captured: DeployedStack) -> Place:
     sqs = boto3.client("sqs")
-    queues = [sqs.create_queue(QueueName=name)["QueueUrl"] for name in ("replies", "heard")]
-    replies, heard = (get_arn(queue) for queue in queues)
-    key = boto3.client("kms").create_key()["KeyMetadata"]["Arn"]
-    folder = tmp_path_factory.mktemp("changed")
-    template = change_defaults(folder, "Events", ReplyQueues=replies, SpreadBytes=str(SPREAD_BYTES))
-    stack = deploy("pilotlight-events", template, CaptureRate="1", DataKey=key)
-    fakes.publish(Registry(stack.store))
-    topic = next(
-        one["TopicArn"] for one in boto3.client("sns").list_topics()["Topics"] if stack.name in one["TopicArn"]
-    )
-    boto3.client("sns").subscribe(TopicArn=topic, Protocol="sqs", Endpoint=heard)
-    return Place(stack, queues[0], queues[1])
+    heard = sqs.create_queue(QueueName="heard")["QueueUrl"]
+    arn = get_arn(heard)
+    statement = {"Effect": "Allow", "Principal": {"Service": "sns.amazonaws.com"}, "Action": "sqs:SendMessage"}
+    policy = json.dumps({"Version": "2012-10-17", "Statement": [{**statement, "Resource": arn}]})
+    sqs.set_queue_attributes(QueueUrl=heard, Attributes={"Policy": policy})
+    topics = boto3.client("sns").list_topics()["Topics"]
+    topic = next(one["TopicArn"] for one in topics if captured.name in one["TopicArn"])
+    boto3.client("sns").subscribe(TopicArn=topic, Protocol="sqs", Endpoint=arn)
+    fakes.publish(Registry(captured.store))
+    return Place(captured, sqs.get_queue_url(QueueName=REPLIES)["QueueUrl"], heard)
 
 
 def get_arn(queue: str) -> str:
@@ -164,7 +156,7 @@ def read_manifests(place: Place, paths: set[str]) -> dict[str, Any]:
                 found[path] = json.loads(place.stack.store.get(path).data)
         return paths <= {one["input"] for one in found.values()}
 
-    fakes.eventually(is_complete, 240)
+    fakes.eventually(is_complete, 90)
     return {one["input"]: one for one in found.values()}
 
 
@@ -247,7 +239,7 @@ def test_what_has_no_answer_is_a_dead_letter_until_its_cause_is_mended(hasty: Pl
         good.append(hasty.send(v2([number, 1, 1])))
     late, event = hasty.send(early), hasty.put_event(early)
     assert [hasty.read(f"outbox/messages/{name}.json")["outputs"][0]["data"][0] for name in good] == [0, 2, 4, 6, 8]
-    fakes.eventually(lambda: stack.count_messages("DeadLetters") == len(poison) + 3, 240)
+    fakes.eventually(lambda: stack.count_messages("DeadLetters") == len(poison) + 3, 90)
     assert stack.count_messages("Queue") == 0
     assert hear(hasty, "Dead")["NewStateValue"] == "ALARM"
 
@@ -257,7 +249,7 @@ def test_what_has_no_answer_is_a_dead_letter_until_its_cause_is_mended(hasty: Pl
     assert ran.returncode == 0, ran.stderr
     for name in (late, event):
         assert hasty.read(f"outbox/messages/{name}.json")["outputs"][0]["data"] == [2, 4, 6]
-    fakes.eventually(lambda: stack.count_messages("DeadLetters") == len(poison) + 1, 240)
+    fakes.eventually(lambda: stack.count_messages("DeadLetters") == len(poison) + 1, 90)
     answers = [path for path in stack.store.list_paths("outbox/messages") if path.endswith(f"/{late}.json")]
     assert len(answers) == 1
 
