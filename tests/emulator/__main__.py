@@ -32,14 +32,28 @@ def main() -> None:
     # Now, since ministack reads the variables above when it is imported.
     from ministack.app import main as serve
 
-    from tests.emulator import api_gateway, batch, cloudformation, iam, iam_requests, lambda_functions
+    from tests.emulator import (
+        alarms,
+        api_gateway,
+        batch,
+        cloudformation,
+        dead_letters,
+        event_sources,
+        eventbridge,
+        iam,
+        iam_requests,
+        lambda_functions,
+        logs,
+        redrive,
+        s3,
+        step_functions,
+    )
 
-    cloudformation.extend()
-    api_gateway.extend()
     iam.extend(given.usage)
-    iam_requests.extend()
-    lambda_functions.extend()
-    batch.extend()
+    for module in (iam_requests, cloudformation, alarms, api_gateway, lambda_functions, batch, eventbridge):
+        module.extend()
+    for module in (event_sources, dead_letters, logs, redrive, step_functions, s3):
+        module.extend()
     serve()
 
 

@@ -12,7 +12,6 @@ ACCOUNT, REGION = "000000000000", "us-east-1"
 PLACEHOLDERS = (
     "AWS::CodeDeploy::Application",
     "AWS::CodeDeploy::DeploymentGroup",
-    "AWS::CloudWatch::CompositeAlarm",
     "AWS::Logs::QueryDefinition",
     "AWS::WAFv2::WebACLAssociation",
     "AWS::EC2::SecurityGroupEgress",
@@ -28,7 +27,6 @@ def extend() -> None:
     kinds = provisioners._RESOURCE_HANDLERS
     for kind in PLACEHOLDERS:
         kinds.setdefault(kind, {"create": record_only, "delete": lambda *_, **__: None})
-    kinds["AWS::CloudWatch::Alarm"]["create"] = _create_alarm_with(kinds["AWS::CloudWatch::Alarm"]["create"])
     mapping = kinds["AWS::Lambda::EventSourceMapping"]
     mapping["create"] = _create_mapping_with(mapping["create"])
     engine._parse_template = _parse_with(engine._parse_template)
@@ -39,16 +37,6 @@ def record_only(logical_id: str, props: dict[str, Any], stack_name: str) -> Crea
     """Create nothing, and answer with an ARN."""
     arn = f"arn:aws:placeholder:{REGION}:{ACCOUNT}:{stack_name}/{logical_id}"
     return f"{stack_name}-{logical_id}", {"Arn": arn}
-
-
-def _create_alarm_with(create: Any) -> Any:  # noqa: ANN401 - ministack has no types
-    """Record alarms over metric math, which ministack does not compute."""
-
-    def create_alarm(logical_id: str, props: dict[str, Any], stack_name: str) -> Created:
-        made: Created = (record_only if "Metrics" in props else create)(logical_id, props, stack_name)
-        return made
-
-    return create_alarm
 
 
 def _create_mapping_with(create: Any) -> Any:  # noqa: ANN401 - ministack has no types
