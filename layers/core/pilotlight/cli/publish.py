@@ -35,10 +35,10 @@ from pilotlight.contracts.codec import decode_document, encode_document
 from pilotlight.contracts.manifest import Manifest, ManifestDraft, Precision, Task, TensorSpec, Variant
 from pilotlight.contracts.names import check_name
 from pilotlight.contracts.processing import TextPreprocessing
+from pilotlight.contracts.version_files import FileContent
 from pilotlight.errors import InvalidInputError, ModelRefusedError
 from pilotlight.gate import graph_probe, text_probe
 from pilotlight.gate.graph_probe import GraphExamination
-from pilotlight.registry.registry import FileContent
 from pilotlight.runtime import booster_format, onnx_header
 from pilotlight.runtime.classifier_graph import ClassifierOutputs, build_servable_graph
 from pilotlight.runtime.cost_measurement import measure_request_cost
