@@ -30,17 +30,11 @@ class FileUploads:
     """The uploads of one version; `renew` asks the server what is missing, with new URLs for it."""
 
     def __init__(
-        self,
-        files: Mapping[str, FileContent],
-        renew: Callable[[], VersionUpload],
-        on_progress: Progress,
-        *,
-        pause_s: float = FIRST_PAUSE_S,
+        self, files: Mapping[str, FileContent], renew: Callable[[], VersionUpload], on_progress: Progress
     ) -> None:
         self._files = files
         self._renew = renew
         self._on_progress = on_progress
-        self._pause_s = pause_s
 
     def run(self, upload: VersionUpload) -> None:
         """Upload every file that is missing; raise the error of the first one that cannot be uploaded."""
@@ -66,7 +60,7 @@ class FileUploads:
             self._on_progress(file.path, -sum(sent))
             if attempt == ATTEMPTS or isinstance(failure, InvalidInputError):
                 raise failure
-            time.sleep(self._pause_s * 2 ** (attempt - 1) * uniform(0.5, 1))  # noqa: S311 - apart from each other
+            time.sleep(FIRST_PAUSE_S * 2 ** (attempt - 1) * uniform(0.5, 1))  # noqa: S311 - apart from each other
             file = self._find_missing(file)
             if file.uploaded:
                 self._on_progress(file.path, file.bytes)

@@ -9,6 +9,7 @@ The manifest is what was announced, so that a commit has nothing to say, and may
 reader sees anything. What is never committed is pruned like the unfinished upload of any publisher.
 """
 
+import logging
 from collections.abc import Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -22,12 +23,15 @@ from pilotlight.errors import (
     ConflictError,
     InvalidInputError,
     NotFoundError,
+    StoreError,
     TooLargeError,
     UnsupportedError,
 )
 from pilotlight.registry.registry import Registry, build_manifest, version_path
 from pilotlight.storage.documents import Document
 from pilotlight.storage.download import hash_chunks
+
+log = logging.getLogger(__name__)
 
 UPLOAD_FILE = "upload.json"
 MAX_HASHED_BYTES = 1_000_000_000  # of a file that is read from a bucket: a function has 28 s
@@ -94,7 +98,10 @@ class VersionUploads:
         if version not in self._registry.list_versions(name):
             self._check_files(announced)
         self._registry.commit_version(announced)
-        self._store.delete(version_path(name, version, UPLOAD_FILE))
+        try:
+            self._store.delete(version_path(name, version, UPLOAD_FILE))
+        except StoreError as exc:
+            log.warning("%s:%d is published; what announced it stays beside it. %s", name, version, exc)
         return announced
 
     def _load_committed(self, name: str, version: int, error: NotFoundError) -> Manifest:
