@@ -9,11 +9,11 @@ from typing import Annotated, Any, Literal
 from functions.batch_api.file_store import FileStore, StoredFile, skip_past
 from functions.batch_api.idempotency import IdempotencyKeys
 from functions.batch_api.openai_http import parse_multipart_form
-from functions.batch_api.presigned_urls import Presigner
 from pilotlight.api.http import Request, Response
 from pilotlight.api.powertools_router import Query, TypedRoutes
 from pilotlight.api.routes import BINARY
 from pilotlight.api.schemas.openai import DeletedFile, ObjectPage
+from pilotlight.aws.presigned_urls import Presigner
 from pilotlight.contracts.upload import Upload
 from pilotlight.errors import InvalidInputError, TooLargeError
 from pilotlight.storage.object_store import ObjectStore
