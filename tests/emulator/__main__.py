@@ -14,6 +14,7 @@ def read_arguments() -> argparse.Namespace:
     parser.add_argument("--port", type=int, default=4566)
     parser.add_argument("--iam", choices=["on", "off"], default="on", help="whether calls are judged by policies")
     parser.add_argument("--usage", type=Path, help="where each judged call is noted, a line of JSON each")
+    parser.add_argument("--trust", type=Path, help="certificates that functions trust from when they are there")
     return parser.parse_args()
 
 
@@ -35,12 +36,13 @@ def main() -> None:
     # Now, since ministack reads the variables above when it is imported.
     from ministack.app import main as serve
 
-    from tests.emulator import api_gateway, cloudformation, iam, lambda_functions
+    from tests.emulator import api_deployments, api_gateway, cloudformation, iam, lambda_functions
 
     cloudformation.extend()
     api_gateway.extend()
+    api_deployments.extend()
     iam.extend(given.usage)
-    lambda_functions.extend()
+    lambda_functions.extend(given.trust)
     serve()
 
 

@@ -99,11 +99,17 @@ class DeployedStack:
 
 
 @pytest.fixture(scope="session")
-def emulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def emulator_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the emulator's log is, its notes of calls, and the certificates that functions trust."""
+    return tmp_path_factory.mktemp("emulator")
+
+
+@pytest.fixture(scope="session")
+def emulator(emulator_folder: Path) -> Iterator[str]:
     """The URL of the emulator, where AWS's clients of this process find it."""
     if obstacle := find_obstacle() or ("" if BUILT.exists() and SAM.exists() else "`make package` has not run"):
         pytest.skip(obstacle)
-    folder = tmp_path_factory.mktemp("emulator")
+    folder = emulator_folder
     iam = os.environ.get("PILOTLIGHT_EMULATOR_IAM", "on")
     with (
         emulator_running(folder / "log", folder / "usage.jsonl", iam=iam) as url,

@@ -15,6 +15,7 @@ from tests.e2e.conftest import ROOT
 
 PYTHON = ROOT / ".venv-emulator" / "bin" / "python"
 IMAGE = "public.ecr.aws/lambda/python:3.13-x86_64"  # of Lambda's runtime, under which the SAM CLI looks for it too
+TRUSTED = "trusted.pem"
 START_S = 60
 
 
@@ -36,9 +37,13 @@ def find_free_port() -> int:
 
 @contextmanager
 def emulator_running(log: Path, usage: Path, *, iam: str = "on") -> Iterator[str]:
-    """Yield the URL of an emulator; `log` gets what it prints, `usage` each call that it has judged."""
+    """Yield the URL of an emulator; `log` gets what it prints, `usage` each call that it has judged.
+
+    Functions trust the certificates in `trusted.pem` beside the log, once it is there.
+    """
     port = find_free_port()
     command = [str(PYTHON), "-m", "tests.emulator", "--port", str(port), "--usage", str(usage), "--iam", iam]
+    command += ["--trust", str(log.with_name(TRUSTED))]
     with log.open("w") as output:
         process = subprocess.Popen(command, cwd=ROOT, stdout=output, stderr=output, start_new_session=True)
     try:
