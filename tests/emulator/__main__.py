@@ -13,6 +13,7 @@ def read_arguments() -> argparse.Namespace:
     parser.add_argument("--port", type=int, default=4566)
     parser.add_argument("--iam", choices=["on", "off"], default="on", help="whether calls are judged by policies")
     parser.add_argument("--usage", type=Path, help="where each judged call is noted, a line of JSON each")
+    parser.add_argument("--trust", type=Path, help="certificates that functions trust from when they are there")
     return parser.parse_args()
 
 
@@ -34,6 +35,7 @@ def main() -> None:
 
     from tests.emulator import (
         alarms,
+        api_deployments,
         api_gateway,
         batch,
         cloudformation,
@@ -50,7 +52,8 @@ def main() -> None:
     )
 
     iam.extend(given.usage)
-    for module in (iam_requests, cloudformation, alarms, api_gateway, lambda_functions, batch, eventbridge):
+    lambda_functions.extend(given.trust)
+    for module in (iam_requests, cloudformation, alarms, api_gateway, api_deployments, batch, eventbridge):
         module.extend()
     for module in (event_sources, dead_letters, logs, redrive, step_functions, s3):
         module.extend()

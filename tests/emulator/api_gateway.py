@@ -12,6 +12,7 @@ from ministack.services import apigateway_v1 as gateway
 
 ANY_METHOD = "x-amazon-apigateway-any-method"
 MAX_EVENT_BYTES = 6_291_456  # of an event that Lambda takes
+EXTENSIONS = {"binaryMediaTypes": "binary-media-types", "policy": "policy"}  # by what ministack calls them
 _meter: ContextVar[str] = ContextVar("meter", default="")
 _raw_path: ContextVar[str] = ContextVar("raw_path", default="")
 
@@ -26,7 +27,7 @@ def extend() -> None:
     gateway._import_rest_api = _import_api_with(gateway._import_rest_api)
     gateway._media_type_matches = _match_with(gateway._media_type_matches)
     gateway._invoke_authorizer_lambda = _authorize_with(gateway._invoke_authorizer_lambda)
-    gateway._authorize_request_v1 = _forget_meter_before(gateway._authorize_request_v1)
+    gateway._authorize_request_v1 = _ask_policy_before(_forget_meter_before(gateway._authorize_request_v1))
     gateway._api_key_from_request = _read_key_with(gateway._api_key_from_request)
     app._handle_execute_api_request = _keep_path_before(app._handle_execute_api_request)
     gateway.handle_execute = _execute_with(gateway.handle_execute)
@@ -46,11 +47,11 @@ def _import_operation_with(import_operation: Any) -> Any:  # noqa: ANN401 - mini
 
 
 def _import_api_with(import_api: Any) -> Any:  # noqa: ANN401 - ministack has no types
-    """Import binary media types and gateway responses too."""
+    """Import binary media types, the resource policy and gateway responses too."""
 
     def api(spec: dict[str, Any], base_data: dict[str, Any] | None = None) -> Any:  # noqa: ANN401 - ministack's own
-        binary = spec.get("x-amazon-apigateway-binary-media-types")
-        made = import_api(spec, {**(base_data or {}), **({"binaryMediaTypes": binary} if binary else {})})
+        found = {name: spec.get(f"x-amazon-apigateway-{key}") for name, key in EXTENSIONS.items()}
+        made = import_api(spec, {**(base_data or {}), **{name: value for name, value in found.items() if value}})
         for kind, answer in (spec.get("x-amazon-apigateway-gateway-responses") or {}).items():
             gateway._put_gateway_response(made, kind, answer)
         return made
@@ -71,6 +72,19 @@ def _forget_meter_before(authorize: Any) -> Any:  # noqa: ANN401 - ministack has
     async def authorize_request(*given: Any) -> Any:  # noqa: ANN401 - ministack has no types
         _meter.set("")
         return await authorize(*given)
+
+    return authorize_request
+
+
+def _ask_policy_before(authorize: Any) -> Any:  # noqa: ANN401 - ministack has no types
+    """Refuse what the API's policy refuses before an authorizer is asked; ministack looks at it where there is none."""
+
+    async def authorize_request(api: str, stage: str, asked: Any, method: str, path: str, *more: Any) -> Any:  # noqa: ANN401
+        if asked.get("authorizationType") == "CUSTOM":
+            refused = gateway._anonymous_policy_error(api, stage, method, path, *more[-2:])  # account and region
+            if refused is not None:
+                return refused, None
+        return await authorize(api, stage, asked, method, path, *more)
 
     return authorize_request
 

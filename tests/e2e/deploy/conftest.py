@@ -104,11 +104,17 @@ class DeployedStack:
 
 
 @pytest.fixture(scope="session")
-def emulator(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[str]:
+def emulator_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the emulator's log is, its notes of calls, and the certificates that functions trust."""
+    return tmp_path_factory.mktemp("emulator")
+
+
+@pytest.fixture(scope="session")
+def emulator(emulator_folder: Path, request: pytest.FixtureRequest) -> Iterator[str]:
     """The URL of the emulator, where AWS's clients of this process find it."""
     if obstacle := find_obstacle() or ("" if BUILT.exists() and SAM.exists() else "`make package` has not run"):
         pytest.skip(obstacle)
-    folder = tmp_path_factory.mktemp("emulator")
+    folder = emulator_folder
     iam = os.environ.get("PILOTLIGHT_EMULATOR_IAM", "on")
     request.config.stash[USAGE] = (folder / "usage.jsonl", DeployedRoles())
     with (
