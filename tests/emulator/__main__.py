@@ -32,10 +32,11 @@ def main() -> None:
     # Now, since ministack reads the variables above when it is imported.
     from ministack.app import main as serve
 
-    from tests.emulator import api_gateway, cloudformation, iam, lambda_functions
+    from tests.emulator import api_gateway, cloudformation, cloudwatch_logs, iam, lambda_functions
 
     cloudformation.extend()
     api_gateway.extend()
+    cloudwatch_logs.extend()
     iam.extend(given.usage)
     lambda_functions.extend()
     serve()

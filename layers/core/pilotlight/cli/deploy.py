@@ -4,7 +4,7 @@ import getpass
 import re
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, NamedTuple
 
@@ -25,6 +25,7 @@ from pilotlight.deployment.aws_clients import open_aws_client
 from pilotlight.deployment.package import PackageBuilder
 from pilotlight.deployment.prerequisites import DeployChecks, DeployRequest
 from pilotlight.deployment.remembered_stacks import RememberedStack
+from pilotlight.deployment.removal import delete_stack
 from pilotlight.deployment.sam_deploy import SamCommand
 from pilotlight.deployment.stack import ROLLED_BACK, Stack, get_stack
 from pilotlight.doctor.finding import CheckResult, run_check
@@ -99,13 +100,11 @@ def build_package(checks: DeployChecks) -> Path:
 def deploy_package(checks: DeployChecks, template: Path) -> None:
     """Deploy a package by SAM, and wait until CloudFormation is done."""
     request = checks.request
-    command = SamCommand(
-        checks.sam or "sam", request.stack, request.checkout / LOG_FILE, open_aws_client("cloudformation")
-    )
-    parameters = checks.choose_parameters()
+    cloudformation, parameters = open_aws_client("cloudformation"), checks.choose_parameters()
+    command = SamCommand(checks.sam or "sam", request.stack, request.checkout / LOG_FILE, cloudformation)
     if checks.stack is not None and checks.stack.status in ROLLED_BACK:
         with show_progress(f"Deleting what a failed deploy left of {request.stack}") as tell:
-            command.delete(tell)
+            delete_stack(cloudformation, checks.stack, tell)
     with show_progress(f"Deploying {request.stack}") as tell:
         command.deploy(template, parameters, tell)
 
@@ -156,14 +155,23 @@ def examine(url: str, *, json: bool) -> list[CheckResult]:
 def wait_until_live(url: str) -> None:
     """Wait until a stack takes its key, which its authorizer learns in some seconds; what is wrong, doctor tells."""
     end, credentials = time.monotonic() + LIVE_S, find_credentials(url)
-    with Client(url, headers=credentials.headers, auth=credentials.auth) as client:
-        while time.monotonic() < end:
-            try:
-                if is_live(client.send_request("GET", "/v2/health/live")):
-                    return
-            except UnavailableError as exc:
-                print_line(f"  {exc}")
+    with (
+        show_progress("Waiting for its first answer") as tell,
+        Client(url, headers=credentials.headers, auth=credentials.auth) as client,
+    ):
+        while not is_answering(client, tell) and time.monotonic() < end:
             time.sleep(POLL_S)
+
+
+def is_answering(client: Client, tell: Callable[[str], None]) -> bool:
+    """Return whether a server is live, and tell why if it is not."""
+    try:
+        reply = client.send_request("GET", "/v2/health/live")
+    except UnavailableError as exc:
+        tell(str(exc))
+        return False
+    tell(f"it answers {reply.status}")
+    return is_live(reply)
 
 
 def print_deployment(made: Deployment, results: Sequence[CheckResult], *, json: bool) -> None:

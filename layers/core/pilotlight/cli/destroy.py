@@ -1,25 +1,24 @@
 """`pilotlight destroy`: delete a stack, after it was told what goes and what stays, and how that goes too."""
 
-import tempfile
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.table import Table
 
-from pilotlight.cli.console import ERRORS, RESULTS, JsonOption, find_checkout, print_json
+from pilotlight.cli.console import RESULTS, JsonOption, print_json
 from pilotlight.cli.known_servers import open_remembered_stacks
 from pilotlight.cli.progress import print_line, show_progress
 from pilotlight.cli.stack_options import ProfileOption, RegionOption, StackNameOption, choose_stack
 from pilotlight.deployment.aws_clients import open_aws_client
-from pilotlight.deployment.package import find_sam
-from pilotlight.deployment.removal import KeptResource, find_kept_resources, remove_kept
-from pilotlight.deployment.sam_deploy import SamCommand
+from pilotlight.deployment.removal import (
+    KeptResource,
+    delete_stack,
+    find_kept_resources,
+    remove_kept,
+    remove_uploads,
+)
 from pilotlight.deployment.stack import Stack, find_stack
-from pilotlight.errors import ConflictError, InvalidInputError, NotFoundError, UnavailableError
-
-LOG_NAME = "pilotlight-destroy.log"
+from pilotlight.errors import ConflictError, InvalidInputError, NotFoundError
 
 
 def destroy(
@@ -40,11 +39,12 @@ def destroy(
         open_remembered_stacks().forget(chosen.name)
         raise NotFoundError(f"There is no stack {chosen.name!r} in this account and region; it is forgotten here.")
     check_deletable(stack)
-    sam = find_tool()
     kept, gone = find_kept_resources(open_aws_client, stack.id)
     print_plan(stack, kept, gone, everything=everything)
     confirm(stack.name, yes=yes, everything=everything)
-    delete_stack(stack, sam)
+    with show_progress(f"Deleting {stack.name}") as tell:
+        delete_stack(open_aws_client("cloudformation"), stack, tell)
+        remove_uploads(open_aws_client, stack.name)
     left = remove_all(kept) if everything else kept
     open_remembered_stacks().forget(stack.name)
     print_left(stack, left, json=json)
@@ -60,20 +60,6 @@ def check_deletable(stack: Stack) -> None:
         raise ConflictError(f"{stack.name} is {stack.status}, changed by somebody else; try again when that is over.")
 
 
-def find_tool() -> str:
-    """Find the SAM CLI, in the checkout or on the PATH."""
-    try:
-        checkout = find_checkout()
-    except InvalidInputError:  # without a checkout, the one on the PATH does as well
-        checkout = Path.cwd()
-    sam = find_sam(checkout)
-    if sam is None:
-        raise UnavailableError(
-            "The SAM CLI is not here; `make .venv-sam/ready` installs it, or pip install aws-sam-cli."
-        )
-    return sam
-
-
 def print_plan(stack: Stack, kept: Sequence[KeptResource], gone: int, *, everything: bool) -> None:
     """Print what goes, and what stays or goes after it."""
     print_line(f"{stack.name}, {stack.id}:")
@@ -81,16 +67,9 @@ def print_plan(stack: Stack, kept: Sequence[KeptResource], gone: int, *, everyth
         f"  {gone} resources go: functions, roles, API, rules, alarms, logs. Nothing answers at its URL any more."
     )
     print_line("These go after it, for good:" if everything else "These stay, since they may be the only copy:")
-    table = Table(box=None, pad_edge=False, show_header=False)
     for one in kept:
-        goes = not everything or one.command
-        table.add_row(
-            f"  {one.resource.logical_id}",
-            one.resource.physical_id,
-            one.content,
-            "" if goes else "stays: see its users",
-        )
-    ERRORS.print(table, soft_wrap=True)
+        judged = "stays: others may use it" if everything and not one.command else one.content
+        print_line(f"  {one.resource.logical_id:<16}{one.resource.physical_id}{f'  ({judged})' if judged else ''}")
 
 
 def confirm(name: str, *, yes: bool, everything: bool) -> None:
@@ -101,15 +80,6 @@ def confirm(name: str, *, yes: bool, everything: bool) -> None:
             raise InvalidInputError(f"{typed!r} is not {name!r}; nothing was removed.")
     elif not yes:
         typer.confirm("Delete the stack?", abort=True, err=True)
-
-
-def delete_stack(stack: Stack, sam: str) -> None:
-    """Delete the stack by SAM, with the code that was uploaded for it; what SAM writes is kept only if it fails."""
-    log = Path(tempfile.mkdtemp(prefix="pilotlight-")) / LOG_NAME
-    with show_progress(f"Deleting {stack.name}") as tell:
-        SamCommand(sam, stack.name, log, open_aws_client("cloudformation")).delete(tell)
-    log.unlink()
-    log.parent.rmdir()
 
 
 def remove_all(kept: Sequence[KeptResource]) -> list[KeptResource]:

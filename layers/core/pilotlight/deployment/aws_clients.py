@@ -29,14 +29,29 @@ def open_aws_client(service: str) -> Any:  # noqa: ANN401 - boto3 ships no types
 
 def find_region() -> str | None:
     """Find the region of the environment and its profile; None if neither names one."""
+    region: str | None = open_session().region_name
+    return region
+
+
+def has_credentials() -> bool:
+    """Return whether there are any credentials, which AWS may still refuse."""
+    from botocore.exceptions import BotoCoreError
+
+    try:
+        return open_session().get_credentials() is not None
+    except BotoCoreError as exc:
+        raise UnavailableError(f"They cannot be read: {format_cause(exc)}; {SIGN_IN}.") from exc
+
+
+def open_session() -> Any:  # noqa: ANN401
+    """Open a session of the environment; raise `InvalidInputError` for a profile that there is not."""
     import boto3
     from botocore.exceptions import BotoCoreError
 
     try:
-        region: str | None = boto3.Session().region_name
+        return boto3.Session()
     except BotoCoreError as exc:
         raise InvalidInputError(f"{format_cause(exc)}; {SIGN_IN}.") from exc
-    return region
 
 
 @contextmanager

@@ -93,9 +93,11 @@ class PackageBuilder:
         if self.python is not None:
             known["RUNTIME_PYTHON"] = self.python  # for the layers' Makefiles
         environment = {**self.environment, **known, **more}
-        kept = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT} if self.quiet else {}
+        kept, mixed = (subprocess.PIPE, subprocess.STDOUT) if self.quiet else (None, None)
         try:
-            ran = subprocess.run(words, cwd=self.checkout, env=environment, text=True, check=False, **kept)
+            ran = subprocess.run(
+                words, cwd=self.checkout, env=environment, stdout=kept, stderr=mixed, text=True, check=False
+            )
         except OSError as exc:
             raise UnavailableError(f"{words[0]} cannot be run: {exc.strerror}.") from exc
         if ran.returncode:

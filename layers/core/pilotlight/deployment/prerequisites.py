@@ -12,7 +12,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from pilotlight.deployment.aws_clients import SIGN_IN, OpenClient, find_region, open_aws_client, translate_aws_errors
+from pilotlight.deployment.aws_clients import (
+    SIGN_IN,
+    OpenClient,
+    find_region,
+    has_credentials,
+    open_aws_client,
+    translate_aws_errors,
+)
 from pilotlight.deployment.package import (
     ARCHITECTURES,
     BUILD_FOLDER,
@@ -141,6 +148,8 @@ class DeployChecks:
     def check_credentials(self) -> str:
         """Check that AWS takes the credentials, and tell whose they are."""
         identity = self._identity
+        if isinstance(identity, NotCheckedError):
+            raise identity
         if isinstance(identity, PilotlightError):
             raise CheckFailedError(str(identity))
         return f"{identity['Arn']}, account {identity['Account']}."
@@ -148,9 +157,11 @@ class DeployChecks:
     @cached_property
     def _identity(self) -> dict[str, str] | PilotlightError:
         """What STS says of the credentials, or why it says nothing; asked once."""
-        if not self.region:
-            return NotCheckedError(f"They are asked about in a region. {SIGN_IN[0].upper()}{SIGN_IN[1:]}.")
         try:
+            if not has_credentials():
+                return CheckFailedError(f"There are none here; {SIGN_IN}.")
+            if not self.region:
+                return NotCheckedError("There are some, and a region is needed to ask whose they are.")
             with translate_aws_errors("these credentials"):
                 found: dict[str, str] = self._open_client("sts").get_caller_identity()
         except PilotlightError as exc:
@@ -244,8 +255,8 @@ class DeployChecks:
             value = self._open("service-quotas").get_service_quota(**asked)["Quota"]["Value"]
         if value < 1:
             raise NotCheckedError(
-                "EC2 lends this account no GPU machine as Spot, so that trainings would wait; ask for 8 vCPUs in Service "
-                "Quotas: EC2, All G and VT Spot Instance Requests."
+                "EC2 lends this account no GPU machine as Spot, so that trainings would wait; ask for 8 vCPUs in "
+                "Service Quotas: EC2, All G and VT Spot Instance Requests."
             )
         return f"{value:.0f} vCPUs of G machines as Spot."
 

@@ -1,4 +1,4 @@
-"""Run `sam deploy` and `sam delete`, and tell meanwhile how far CloudFormation is.
+"""Run `sam deploy`, and tell meanwhile how far CloudFormation is.
 
 What SAM writes is kept in a file; of a failure one sentence is told, of the first resource that failed.
 """
@@ -12,13 +12,13 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from pilotlight.deployment.stack import BEGINNING, explain_failure, list_events
-from pilotlight.errors import PilotlightError, UnavailableError
+from pilotlight.deployment.stack import describe_progress, explain_failure, find_last_event, list_events
+from pilotlight.errors import UnavailableError
 
 CAPABILITIES = ("CAPABILITY_IAM", "CAPABILITY_AUTO_EXPAND")
 TAG = "application=pilotlight"
 POLL_S = 3.0  # s between two looks at the stack; CloudFormation allows some requests a second
-SAM_ERROR = re.compile(r"^Error: (.*?)(?:\n\s*\n|\Z)", re.MULTILINE | re.DOTALL)
+SAM_ERROR = re.compile(r"^Error: (.*?)(?:\n\s*\n|\nTraceback|\Z)", re.MULTILINE | re.DOTALL)
 WAITER = re.compile(r"^.*?Waiter \w+ failed: .*? Reason: ", re.DOTALL)
 
 Progress = Callable[[str], None]
@@ -43,24 +43,13 @@ class SamCommand:
                  "--no-confirm-changeset", "--no-fail-on-empty-changeset"]  # fmt: skip
         if parameters:
             words += ["--parameter-overrides", *(format_parameter(*each) for each in parameters.items())]
-        self._run(words, progress, "The deploy")
-
-    def delete(self, progress: Progress) -> None:
-        """Delete the stack and the code that was uploaded for it; raise `UnavailableError` with the reason."""
-        self._run(["delete", "--stack-name", self.stack, "--no-prompts"], progress, "The removal")
-
-    def _run(self, words: Sequence[str], progress: Progress, what: str) -> None:
-        before = self._find_last_event()
+        before = find_last_event(self.cloudformation, self.stack)
         self.log.parent.mkdir(parents=True, exist_ok=True)
         with self.log.open("w") as output:
             code = self._follow(words, output, before, progress)
         if code:
             reason = explain_failure(list_events(self.cloudformation, self.stack, before)) or self._read_error()
-            raise UnavailableError(f"{what} of {self.stack} failed. {reason} All that SAM wrote: {self.log}")
-
-    def _find_last_event(self) -> datetime:
-        """Find the time of the stack's last event, by AWS's clock, which may differ from this machine's."""
-        return max((one.at for one in list_events(self.cloudformation, self.stack)), default=BEGINNING)
+            raise UnavailableError(f"The deploy of {self.stack} failed. {reason} All that SAM wrote: {self.log}")
 
     def _follow(self, words: Sequence[str], output: Any, before: datetime, progress: Progress) -> int:  # noqa: ANN401 - a file
         """Run SAM where no samconfig.toml adds options of its own, and return its exit code."""
@@ -74,20 +63,8 @@ class SamCommand:
             raise UnavailableError(f"{self.sam} cannot be run: {exc.strerror}.") from exc
         with process:
             while (code := wait_for(process, POLL_S)) is None:
-                progress(self._describe_progress(before))
+                progress(describe_progress(self.cloudformation, self.stack, before) or "uploading")
         return code
-
-    def _describe_progress(self, before: datetime) -> str:
-        """Describe how far the stack is: how many resources are done, and what is under way."""
-        try:
-            events = list_events(self.cloudformation, self.stack, before)
-        except PilotlightError:  # of one look; the next one, or SAM, will say what is wrong
-            return "waiting for CloudFormation"
-        if not events:
-            return "uploading"
-        states = {(one.stack, one.logical_id): one.status for one in events}
-        done = sum(status.endswith("_COMPLETE") for status in states.values())
-        return f"{done} resources done, {events[-1].logical_id} {events[-1].status.lower().replace('_', ' ')}"
 
     def _read_error(self) -> str:
         """Read what SAM itself says of a failure before any resource was touched, such as of its upload."""

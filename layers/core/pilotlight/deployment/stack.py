@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from pilotlight.deployment.aws_clients import translate_aws_errors
-from pilotlight.errors import InvalidInputError, NotFoundError
+from pilotlight.errors import InvalidInputError, NotFoundError, PilotlightError
 
 STACK_NAME_PATTERN = r"[A-Za-z][A-Za-z0-9-]{0,127}"
 STACK_TYPE = "AWS::CloudFormation::Stack"
@@ -160,6 +160,24 @@ def parse_event(event: Mapping[str, Any]) -> StackEvent:
         event.get("ResourceStatus", ""),
         event.get("ResourceStatusReason", ""),
     )
+
+
+def find_last_event(cloudformation: Any, stack: str) -> datetime:  # noqa: ANN401
+    """Find the time of a stack's last event, by AWS's clock, which may differ from this machine's."""
+    return max((one.at for one in list_events(cloudformation, stack)), default=BEGINNING)
+
+
+def describe_progress(cloudformation: Any, stack: str, after: datetime) -> str:  # noqa: ANN401
+    """Describe how far a change is that began after a time; empty before its first event."""
+    try:
+        events = list_events(cloudformation, stack, after)
+    except PilotlightError:  # of one look among many: what is wrong for good, the change itself will tell
+        return "CloudFormation does not answer"
+    if not events:
+        return ""
+    states = {(one.stack, one.logical_id): one.status for one in events}
+    done = sum(status.endswith("_COMPLETE") for status in states.values())
+    return f"{done} resources done, {events[-1].logical_id} {events[-1].status.lower().replace('_', ' ')}"
 
 
 def explain_failure(events: Iterable[StackEvent]) -> str | None:

@@ -43,13 +43,13 @@ class TemplateParameters:
 
     def _find_problem(self, name: str, value: str) -> str:
         if name not in self.specs:
-            return f"{name!r} is no parameter{self._suggest_name(name)}."
+            return f"{name!r} is no parameter{self._suggest_name(name)}"
         return find_value_problem(self.specs[name], value)
 
     def _suggest_name(self, name: str) -> str:
         by_lower = {each.lower(): each for each in self.specs}
         near = get_close_matches(name.lower(), by_lower, n=1, cutoff=0.5)
-        return f"; did you mean {by_lower[near[0]]}?" if near else f": there are {', '.join(self.specs)}"
+        return f"; did you mean {by_lower[near[0]]}?" if near else f": there are {', '.join(self.specs)}."
 
     def _find_broken_rules(self, given: Mapping[str, str]) -> Iterator[str]:
         """Evaluate the template's Rules, which CloudFormation does only once all is built and uploaded."""
@@ -80,8 +80,8 @@ def find_value_problem(spec: ParameterSpec, value: str) -> str:
     """Find what is wrong with a value; empty if nothing is."""
     if spec.allowed and value not in spec.allowed:
         near = get_close_matches(value.lower(), [each.lower() for each in spec.allowed], n=1)
-        hint = next((f"; did you mean {each}?" for each in spec.allowed if [each.lower()] == near), "")
-        return f"{spec.name} is {value!r}, and takes {', '.join(map(repr, spec.allowed))}{hint}."
+        hint = next((f"; did you mean {each}?" for each in spec.allowed if [each.lower()] == near), ".")
+        return f"{spec.name} is {value!r}, and takes {', '.join(map(repr, spec.allowed))}{hint}"
     if spec.pattern is not None and re.fullmatch(spec.pattern, value) is None:
         return f"{spec.name} is {value!r}, and must match {spec.pattern}."
     return find_number_problem(spec, value) if spec.type == "Number" else ""
