@@ -1,5 +1,6 @@
 """One readable line for each line of the log: Lambda's JSON, the usage log's, the gateway's, and plain text."""
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,6 +15,7 @@ LEVELS, TEXTS, IDS = (
     ("correlation_id", "request", "requestId"),
 )
 HIDDEN = {"timestamp", "time", "at", "_aws", "logger", "AWSRequestId", "stackTrace", "trace", *LEVELS, *TEXTS, *IDS}
+TEXT_LEVEL = re.compile(r"\[(?P<level>DEBUG|INFO|WARNING|ERROR|CRITICAL)\]\s+")  # how Lambda begins a line of text
 PLATFORM_PREFIX = "platform."
 MAX_FIELD = 300  # characters of a field's value; --json shows all
 
@@ -30,7 +32,9 @@ def describe_message(message: str) -> tuple[str, str, str]:
     """Describe a line: its level, what it says, and the id of its call; the last two may be empty."""
     fields = parse_fields(message)
     if fields is None:
-        return "INFO", " ".join(message.split()), ""
+        marked = TEXT_LEVEL.match(message)
+        text = message[marked.end() :] if marked else message
+        return marked["level"] if marked else "INFO", text.rstrip().replace("\t", " ").replace("\n", "\n    "), ""
     correlation_id = str(find_first(fields, IDS))
     if str(fields.get("type", "")).startswith(PLATFORM_PREFIX) and isinstance(fields.get("record"), dict):
         record = fields["record"]
