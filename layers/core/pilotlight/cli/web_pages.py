@@ -47,7 +47,7 @@ def open_page(
             "`pilotlight serve` has the same page at http://127.0.0.1:8080/docs.",
             err=True,
         )
-    is_shown = webbrowser.open(url)
+    is_shown = bool(webbrowser.open(url))
     print_json({"url": url, "opened": is_shown}) if json else typer.echo(url)
 
 

@@ -17,12 +17,12 @@ OpenClient = Callable[[str], Any]  # a boto3 client of a service by its name
 
 def open_aws_client(service: str) -> Any:  # noqa: ANN401 - boto3 ships no types
     """Open a client of a service; raise `InvalidInputError` without a region, or for a profile that there is not."""
-    import boto3
     from botocore.config import Config
     from botocore.exceptions import BotoCoreError
 
+    session = open_session()
     try:
-        return boto3.client(service, config=Config(retries={"mode": "standard", "max_attempts": 5}))
+        return session.client(service, config=Config(retries={"mode": "standard", "max_attempts": 5}))
     except BotoCoreError as exc:
         raise InvalidInputError(f"AWS cannot be asked: {format_cause(exc)}. Set --region and --profile.") from exc
 

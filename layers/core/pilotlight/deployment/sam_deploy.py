@@ -68,8 +68,9 @@ class SamCommand:
 
     def _read_error(self) -> str:
         """Read what SAM itself says of a failure before any resource was touched, such as of its upload."""
-        said = SAM_ERROR.findall(self.log.read_text(errors="replace"))
-        text = " ".join(WAITER.sub("", said[-1]).split()) if said else "SAM does not say why"
+        log = self.log.read_text(errors="replace")
+        said = SAM_ERROR.findall(log) or log.strip().splitlines()[-1:] or ["SAM does not say why"]
+        text = " ".join(WAITER.sub("", said[-1]).split())
         return f"{text.rstrip('.')}."
 
 
