@@ -45,6 +45,7 @@ def main() -> None:
         iam,
         iam_requests,
         lambda_functions,
+        log_event_ids,
         logs,
         redrive,
         s3,
@@ -55,7 +56,7 @@ def main() -> None:
     lambda_functions.extend(given.trust)
     for module in (iam_requests, cloudformation, alarms, api_gateway, api_deployments, batch, eventbridge):
         module.extend()
-    for module in (event_sources, dead_letters, logs, redrive, step_functions, s3):
+    for module in (event_sources, dead_letters, logs, log_event_ids, redrive, step_functions, s3):
         module.extend()
     serve()
 

@@ -29,7 +29,7 @@ def extend() -> None:
         kinds.setdefault(kind, {"create": record_only, "delete": lambda *_, **__: None})
     mapping = kinds["AWS::Lambda::EventSourceMapping"]
     mapping["create"] = _create_mapping_with(mapping["create"])
-    nested = handlers["AWS::CloudFormation::Stack"]
+    nested = kinds["AWS::CloudFormation::Stack"]
     nested["delete"] = _delete_nested_with(nested["delete"])
     provisioners._update_resource = _update_with(provisioners._update_resource)
     engine._parse_template = _parse_with(engine._parse_template)
