@@ -258,15 +258,20 @@ def test_a_job_that_takes_too_much_memory_says_so(training: TrainingStack) -> No
     assert (shown["job"]["attempts"], training.describe("wide")["attempts"][0]["container"]["exitCode"]) == (1, 137)
 
 
-def test_two_nodes_train_together(training: TrainingStack) -> None:
-    training.start("together", "digits", "epochs=2", nodes=2)
+def test_two_nodes_train_together_and_go_on_when_one_is_lost(training: TrainingStack) -> None:
+    """The main node notices that the other one is gone, and ends with 75, on which Batch starts both again."""
+    training.start("together", "digits", *SETTINGS, nodes=2)
+    training.wait("together", lambda shown: shown["epochs"] >= 2)
+    docker("kill", training.find_container("together", "#1"))
     shown = training.wait_for_end("together", "finished")
-    assert (shown["version"], shown["job"]["nodes"], shown["job"]["attempts"]) == ("digits:3", 2, 1)
+    assert (shown["version"], shown["job"]["nodes"], shown["job"]["attempts"]) == ("digits:3", 2, 2)
     main, other = (training.describe("together", node) for node in ("#0", "#1"))
     assert [main["nodeDetails"]["isMainNode"], other["nodeDetails"]["isMainNode"]] == [True, False]
-    assert [one["attempts"][0]["container"]["exitCode"] for one in (main, other)] == [0, 0]
+    assert [one["container"]["exitCode"] for one in main["attempts"]] == [75, 0]
+    assert [one["container"]["exitCode"] for one in other["attempts"]] == [137, 0]
     log = training.stack.call("GET", "/v1/trainings/together/log").json()["lines"]
-    assert any("2 epochs on 2 x cpu" in line for line in log)
+    assert any(re.search(r"goes on after step \d+", line) for line in log)
+    assert any("epochs on 2 x cpu" in line for line in log)
 
 
 def test_the_main_nodes_exit_code_is_the_jobs(training: TrainingStack) -> None:
