@@ -43,11 +43,15 @@ def create_queue(logical_id: str, props: Document, stack_name: str) -> Created:
 def create_definition(logical_id: str, props: Document, stack_name: str) -> Created:
     """Register the next revision of a job definition; former ones stay, as `SkipDeregisterOnUpdate` says."""
     name = props.get("JobDefinitionName") or provisioners._physical_name(stack_name, logical_id)
-    registered = _call(batch._register_job_definition, "RegisterJobDefinition", "jobDefinitionName", name, props)
-    batch._job_definitions[name][-1].update(
-        to_request("RegisterJobDefinition", props)
-    )  # of which ministack keeps little
+    registered = register_definition({**to_request("RegisterJobDefinition", props), "jobDefinitionName": name})
     return registered["jobDefinitionArn"], {"JobDefinitionArn": registered["jobDefinitionArn"]}
+
+
+def register_definition(request: Document) -> Document:
+    """Register the next revision of a definition, with all that it says, of which ministack keeps little."""
+    registered = _read(batch._register_job_definition(request), "RegisterJobDefinition")
+    batch._job_definitions[request["jobDefinitionName"]][-1].update(request)
+    return registered
 
 
 def delete_environment(physical_id: str, props: Document) -> None:
@@ -67,10 +71,13 @@ def deregister_definition(physical_id: str, props: Document) -> None:
 
 
 def _call(function: Any, operation: str, named: str, name: str, props: Document) -> Document:  # noqa: ANN401 - ministack has no types
-    status, _, body = function({**to_request(operation, props), named: name})
-    answered: Document = json.loads(body)
-    if status != 200:
-        raise ValueError(f"{operation} of {name}: {answered.get('message', answered)}")
+    return _read(function({**to_request(operation, props), named: name}), f"{operation} of {name}")
+
+
+def _read(answer: tuple[int, Document, bytes], what: str) -> Document:
+    answered: Document = json.loads(answer[2])
+    if answer[0] != 200:
+        raise ValueError(f"{what}: {answered.get('message', answered)}")
     return answered
 
 
