@@ -5,7 +5,7 @@ A route without an entry of its own gets its parameters and body from the names 
 
 import json
 from collections.abc import Callable, Mapping
-from functools import cached_property
+from functools import cached_property, partial
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -21,7 +21,7 @@ TINY = ["name=tiny", "epochs=2", "model.channels=[4, 8]", "model.hidden=16", "da
 PIXELS: list[int] = [int(value) for value in fakes.digits()[0][0].ravel()]
 IMAGE = {"name": "image", "shape": [1, 1, 8, 8], "datatype": "FP32", "data": PIXELS}
 LINE = json.dumps({"custom_id": "a", "method": "POST", "url": INFER, "body": {"inputs": [IMAGE]}}).encode() + b"\n"
-FORM = {"data": {"purpose": "batch"}, "files": {"file": ("a.jsonl", LINE)}}
+LONG = 8_000  # lines of a batch that takes seconds, so that it can be cancelled
 Values = Mapping[str, str]
 
 
@@ -36,15 +36,15 @@ class Subjects:
         assert answer.status_code in (200, 202), (path, answer.text)
         return answer.json()
 
-    def upload_file(self) -> str:
-        return str(self.ask("POST", "/v1/files", **FORM)["id"])
+    def upload_file(self, lines: int = 1) -> str:
+        return str(self.ask("POST", "/v1/files", **build_form(lines))["id"])
 
     def begin_upload(self) -> str:
         body = {"purpose": "batch", "filename": "a.jsonl", "bytes": len(LINE), "mime_type": "application/jsonl"}
         return str(self.ask("POST", "/v1/uploads", json=body)["id"])
 
-    def order_batch(self) -> str:
-        return str(self.ask("POST", "/v1/batches", json=build_batch(self.upload_file()))["id"])
+    def order_batch(self, lines: int = 1) -> str:
+        return str(self.ask("POST", "/v1/batches", json=build_batch(self.upload_file(lines)))["id"])
 
     def start_training(self) -> str:
         """Start the run that all routes of trainings are asked about, unless that was done."""
@@ -76,6 +76,12 @@ class Subjects:
 TRAINING = {"recipe": "digits", "set": TINY, "run": "front-door"}
 
 
+def build_form(lines: int = 1) -> dict[str, Any]:
+    """Build the form of a file of that many lines, each with an id of its own."""
+    content = b"".join(LINE.replace(b'"a"', b'"a%d"' % number) for number in range(lines))
+    return {"data": {"purpose": "batch"}, "files": {"file": ("a.jsonl", content)}}
+
+
 def build_batch(file: str) -> dict[str, Any]:
     return {"input_file_id": file, "endpoint": INFER, "completion_window": "24h"}
 
@@ -96,6 +102,14 @@ def of_laboratory(subjects: Subjects, **more: str) -> dict[str, str]:
     return {"model": LABORATORY, **more}
 
 
+def of_moved_alias(alias: str, subjects: Subjects) -> dict[str, str]:
+    return of_laboratory(subjects, alias=subjects.name_alias(alias))
+
+
+def find_nothing_special(subjects: Subjects) -> dict[str, str]:
+    return {}
+
+
 # Of routes that want more than any model, by verb and path.
 SPECIAL: Mapping[str, Callable[[Subjects], dict[str, str]]] = {
     "POST /v2/repository/models/{model}/load": lambda _: {"model": "spare"},
@@ -105,10 +119,9 @@ SPECIAL: Mapping[str, Callable[[Subjects], dict[str, str]]] = {
     "GET /registry/models/{model}/versions/{version}/verdict": lambda one: of_laboratory(one, version=one.examined),
     "POST /registry/models/{model}/aliases/{alias}/promote": lambda one: of_laboratory(one, alias="fresh"),
     "GET /registry/models/{model}/promotions/{promotion}": of_laboratory,
+    "POST /v1/batches/{batch}/cancel": lambda one: {"batch": one.order_batch(LONG)},
     **{
-        f"POST /registry/models/{{model}}/aliases/{{alias}}/{what}": lambda one, what=what: of_laboratory(
-            one, alias=one.name_alias(f"for-{what}")
-        )
+        f"POST /registry/models/{{model}}/aliases/{{alias}}/{what}": partial(of_moved_alias, f"for-{what}")
         for what in ("rollback", "canary", "split", "shadow")
     },
 }
@@ -124,7 +137,7 @@ BODIES: Mapping[str, Callable[[Subjects, Values], Body]] = {
     "/canary": lambda _, __: {"json": {"version": "3"}},
     "/split": lambda _, __: {"json": {"shares": [{"version": "3", "percent": 20}]}},
     "/shadow": lambda _, __: {"json": {"version": "3"}},
-    "/v1/files": lambda _, __: FORM,
+    "/v1/files": lambda _, __: build_form(),
     "/v1/uploads": lambda _, __: {"json": {"purpose": "batch", "filename": "a.jsonl", "bytes": 9}},
     "/parts": lambda _, __: {"files": {"data": ("part", LINE)}},
     "/complete": lambda one, values: {"json": {"part_ids": [upload_part(one, values["upload"])]}},
@@ -151,7 +164,7 @@ def name_route(route: Route) -> str:
 
 def build_call(route: Route, subjects: Subjects) -> Call:
     """Build a request that the route answers, with everything that it needs."""
-    special = SPECIAL.get(name_route(route), lambda _: {})(subjects)
+    special = SPECIAL.get(name_route(route), find_nothing_special)(subjects)
     named = [name for name in PARAMETERS if f"{{{name}}}" in route.path]
     values = {name: special.get(name) or PARAMETERS[name](subjects) for name in named}
     path = route.path.format_map(values)
