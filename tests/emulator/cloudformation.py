@@ -30,6 +30,10 @@ def extend() -> None:
     mapping = handlers["AWS::Lambda::EventSourceMapping"]
     mapping["create"] = _create_mapping_with(mapping["create"])
     engine._parse_template = _parse_with(engine._parse_template)
+    evaluate = engine._evaluate_conditions
+    for module in list(sys.modules.values()):  # it is imported by name elsewhere
+        if getattr(module, "_evaluate_conditions", None) is evaluate:
+            module._evaluate_conditions = _evaluate_with(evaluate)  # type: ignore[attr-defined] # of whichever module
 
 
 def record_only(logical_id: str, props: dict[str, Any], stack_name: str) -> Created:
@@ -61,3 +65,26 @@ def _parse_with(parse: Any) -> Any:  # noqa: ANN401 - ministack has no types
         return engine._apply_transforms(template) if nested else template
 
     return parse_template
+
+
+def _evaluate_with(evaluate: Any) -> Any:  # noqa: ANN401 - ministack has no types
+    """Join the parts of lists in conditions, which ministack compares unjoined, so that no list is ever empty."""
+
+    def evaluate_conditions(template: dict[str, Any], parameters: dict[str, Any]) -> dict[str, bool]:
+        joined = join_lists(template.get("Conditions", {}), parameters)
+        found: dict[str, bool] = evaluate({**template, "Conditions": joined}, parameters)
+        return found
+
+    return evaluate_conditions
+
+
+def join_lists(node: Any, parameters: dict[str, Any]) -> Any:  # noqa: ANN401 - any part of a template
+    """Replace `Fn::Join` over a parameter that is a list, the only one in our conditions, by the text."""
+    if isinstance(node, list):
+        return [join_lists(each, parameters) for each in node]
+    if not isinstance(node, dict):
+        return node
+    if "Fn::Join" in node:
+        separator, reference = node["Fn::Join"]
+        return separator.join(parameters[reference["Ref"]]["Value"].split(","))
+    return {name: join_lists(value, parameters) for name, value in node.items()}
