@@ -131,7 +131,11 @@ class Answer(BaseHTTPRequestHandler):
     def do_PUT(self) -> None:
         """A write, perhaps under a condition; a fault comes before it, or behind it where the answer is lost."""
         key = unquote(urlsplit(self.path).path).removeprefix(f"/{BUCKET}/")
-        data = self.rfile.read(int(self.headers.get("Content-Length", "0")))
+        length = int(self.headers.get("Content-Length", "0"))
+        data = self.rfile.read(length)
+        if len(data) < length:  # the client went away
+            self.close_connection = True
+            return
         fault = self.server.choose_fault(key)
         if fault in ("slow_down", "403", "500", "late"):
             getattr(self, f"_{fault}")(data)

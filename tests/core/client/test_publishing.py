@@ -94,6 +94,27 @@ def test_an_upload_that_never_arrives_leaves_nothing_visible(client: Client, buc
     assert publish(client).version == 2
 
 
+def test_one_file_that_fails_stops_the_others(client: Client, bucket: FaultyS3, tmp_path: Path) -> None:
+    """A large one is not sent to its end in vain, and Ctrl-C need not wait for it."""
+    large = tmp_path / "large.bin"
+    large.write_bytes(bytes(64 << 20))
+    files = {"model.onnx": GRAPH, "large.bin": large}
+    upload = client.registry.announce_version(fakes.draft(), files)
+    sent = 0
+
+    def note(path: str, size: int) -> None:
+        nonlocal sent
+        if path == "large.bin":
+            sent += size
+            assert uploads._is_stopped.wait(60)
+
+    uploads = file_uploads.FileUploads({**files, "model.onnx": GRAPH + b"x"}, lambda: upload, note)
+    with pytest.raises(InvalidInputError, match="was changed while it was uploaded"):
+        uploads.run(upload)
+    assert sent == file_uploads.CHUNK_BYTES  # the first one, whose sender then waited
+    assert "models/double/versions/1/large.bin" not in bucket.objects
+
+
 def test_a_store_that_is_gone_is_named(client: Client, bucket: FaultyS3) -> None:
     upload = client.registry.announce_version(fakes.draft(), FILES)
     nowhere = PresignedUpload(url="http://127.0.0.1:9/x", headers={}, expires_at=0)

@@ -4,9 +4,10 @@ The requests go to the bucket, or to the local gateway in its place, with nothin
 the server is not for them. Files that have arrived are not sent again.
 """
 
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from random import uniform
 
 import httpx2
@@ -35,15 +36,17 @@ class FileUploads:
         self._files = files
         self._renew = renew
         self._on_progress = on_progress
+        self._is_stopped = threading.Event()  # one has failed, so that the others need not arrive
 
     def run(self, upload: VersionUpload) -> None:
         """Upload every file that is missing; raise the error of the first one that cannot be uploaded."""
         with httpx2.Client(timeout=TIMEOUT) as http, ThreadPoolExecutor(UPLOADS_AT_ONCE) as threads:
             uploads = [threads.submit(self._upload_file, http, file) for file in upload.missing]
             try:
-                for each in uploads:
+                for each in as_completed(uploads):
                     each.result()
-            except BaseException:
+            except BaseException:  # also Ctrl-C
+                self._is_stopped.set()
                 threads.shutdown(wait=False, cancel_futures=True)
                 raise
 
@@ -94,6 +97,8 @@ class FileUploads:
             left -= len(chunk)
             if left < 0:
                 break
+            if self._is_stopped.is_set():
+                raise InvalidInputError(f"{file.path} was not uploaded, since another file could not be.")
             yield chunk
             sent.append(len(chunk))
             self._on_progress(file.path, len(chunk))
