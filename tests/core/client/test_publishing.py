@@ -65,7 +65,7 @@ def test_what_is_published_is_there(client: Client, bucket: FaultyS3, tmp_path: 
     assert sent == {path: len(data) for path, data in FILES.items()}
 
 
-@pytest.mark.parametrize("fault", ["slow_down", "500", "403", "truncated", "late"])
+@pytest.mark.parametrize("fault", ["slow_down", "500", "403", "expired", "truncated", "late"])
 @pytest.mark.parametrize("count", [1, file_uploads.ATTEMPTS - 1])
 def test_an_upload_that_fails_is_sent_again(client: Client, bucket: FaultyS3, fault: str, count: int) -> None:
     """Also where it has arrived and the answer was lost, and where its URL is not valid any more."""

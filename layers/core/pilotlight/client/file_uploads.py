@@ -24,6 +24,7 @@ CHUNK_BYTES = 1 << 20
 TIMEOUT = httpx2.Timeout(60, read=300)  # s; a store may hash 5 GB before it answers
 ARRIVED_STATUSES = frozenset({200, 201, 204, 412})  # 412: an earlier attempt has arrived, whose answer was lost
 EXPIRED_STATUSES = frozenset({401, 403})
+TEMPORARY_CODES = ("ExpiredToken", "RequestTimeout", "IncompleteBody")  # S3's with the status 400
 FAULTY_STATUSES = frozenset({408, 409, 429, *range(500, 600)})  # 409: S3's, for two writes at the same time
 
 
@@ -87,7 +88,9 @@ class FileUploads:
             self._on_progress(file.path, file.bytes - sum(sent))
             return None
         text = f"The store refused {file.path} ({response.status_code}): {response.text[:300].strip()}"
-        is_temporary = response.status_code in EXPIRED_STATUSES | FAULTY_STATUSES
+        is_temporary = response.status_code in EXPIRED_STATUSES | FAULTY_STATUSES or any(
+            f"<Code>{code}</Code>" in response.text for code in TEMPORARY_CODES
+        )
         return UnavailableError(text) if is_temporary else InvalidInputError(text)
 
     def _iterate_chunks(self, file: UploadedFile, sent: list[int]) -> Iterator[bytes]:
