@@ -111,7 +111,7 @@ def test_one_file_that_fails_stops_the_others(client: Client, bucket: FaultyS3, 
     uploads = file_uploads.FileUploads({**files, "model.onnx": GRAPH + b"x"}, lambda: upload, note)
     with pytest.raises(InvalidInputError, match="was changed while it was uploaded"):
         uploads.run(upload)
-    assert sent == file_uploads.CHUNK_BYTES  # the first one, whose sender then waited
+    assert sent in (0, file_uploads.CHUNK_BYTES)  # nothing, or the first one, whose sender then waited
     assert "models/double/versions/1/large.bin" not in bucket.objects
 
 
