@@ -36,11 +36,12 @@ def main() -> None:
     # Now, since ministack reads the variables above when it is imported.
     from ministack.app import main as serve
 
-    from tests.emulator import api_deployments, api_gateway, cloudformation, iam, lambda_functions
+    from tests.emulator import api_deployments, api_gateway, cloudformation, encryption, iam, lambda_functions
 
     cloudformation.extend()
     api_gateway.extend()
     api_deployments.extend()
+    encryption.extend()
     iam.extend(given.usage)
     lambda_functions.extend(given.trust)
     serve()

@@ -37,6 +37,7 @@ ROOT_CREDENTIALS = {  # of the emulator's account, and where it is
     "AWS_EC2_METADATA_DISABLED": "true",
 }
 UNAUTHORIZED = 401
+NONE = '""'  # how the SAM CLI is told of an empty parameter
 
 
 @dataclass
@@ -129,7 +130,7 @@ def read_outputs(stack: str) -> dict[str, str]:
 
 def sam_deploy(template: Path, name: str, **parameters: str) -> None:
     """Deploy a template as the stack `name`, or update that."""
-    given = [f"{parameter}={value}" for parameter, value in parameters.items()]
+    given = [f"{parameter}={value or NONE}" for parameter, value in parameters.items()]
     command = [str(SAM), "deploy", "--template-file", str(template), "--stack-name", name, *DEPLOY]
     ran = subprocess.run([*command, "--parameter-overrides", *given], capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stdout + ran.stderr
