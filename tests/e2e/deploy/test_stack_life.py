@@ -184,7 +184,7 @@ def test_what_the_guide_promises_outlives_the_stack_and_nothing_else(life: Life)
     outputs = life.stack.outputs
     roles = [one for one in list_resources() if "GatewayLogRole" in one]
     delete_stack(NAME)
-    kept = {f"bucket {outputs['Bucket']}", f"queue {outputs['DeadLetters']}", *roles}
+    kept = {f"bucket {outputs['Bucket']}", f"queue {outputs['DeadLetters'].rpartition('/')[2]}", *roles}
     kept.add(f"image repository {outputs['TrainingRepository'].partition('/')[2]}")
     assert list_resources() - life.before - life.left == kept
     assert len(roles) == 1
