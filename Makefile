@@ -90,21 +90,9 @@ test-runtime: .venv-runtime/ready  ## test core and handlers on Lambda's python,
 	  tests/functions/predict \
 	  tests/functions/promote tests/functions/training_api
 
+# `pilotlight deploy` builds by the same module, which needs nothing but python's standard library.
 package: .venv-sam/ready  ## build what `sam deploy` uploads; ARCH=arm64 builds for Graviton
-	PATH="$(CURDIR)/.venv-sam/bin:$$PATH" SAM_CLI_TELEMETRY=0 PILOTLIGHT_ARCHITECTURE=$(ARCH) \
-	  sam build --parameter-overrides Architecture=$(ARCH)
-	# What was built for one architecture cannot be deployed to the other.
-	for template in .aws-sam/build/template.yaml .aws-sam/build/Events/template.yaml; do \
-	  sed -e '/^  Architecture:$$/,/^  [A-Z]/{' -e 's/^    Default: .*/    Default: $(ARCH)/' \
-	    -e '/^    - [ax].*64$$/{' -e '/- $(ARCH)$$/!d' -e '}' -e '}' $$template > $$template.new \
-	  && mv $$template.new $$template || exit 1; done
-	# Lambda mounts /var/task read-only: without bytecode, each cold start would compile what it imports. The layers'
-	# own Makefiles have seen to theirs.
-	$(RUNTIME_PYTHON) -m compileall -q --invalidation-mode unchecked-hash .aws-sam/build
-	@for layer in DepsLayer CoreLayer; do \
-	  echo $$layer $$(find .aws-sam/build/$$layer -type f -exec cat {} + | wc -c); done | \
-	  awk '{ sum += $$2 / 1e6; printf "%.0f MB  %s\n", $$2 / 1e6, $$1 } END { printf "%.0f MB of the 250 that Lambda allows a function\n", sum }'
-	PATH="$(CURDIR)/.venv-sam/bin:$$PATH" SAM_CLI_TELEMETRY=0 AWS_DEFAULT_REGION=us-east-1 sam validate --lint
+	PYTHONPATH=layers/core .venv-sam/bin/python -m pilotlight.deployment.package --architecture $(ARCH) --python $(RUNTIME_PYTHON)
 
 test-sam: $(VENV)/with-dev package  ## test the package under the SAM CLI, in Docker
 	PATH="$(CURDIR)/.venv-sam/bin:$$PATH" SAM_CLI_TELEMETRY=0 $(BIN)/python -m pytest tests/e2e --ignore tests/e2e/deploy

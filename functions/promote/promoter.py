@@ -134,8 +134,7 @@ class Promoter:
     def _promote_finished_canaries(self) -> Iterator[str]:
         """Promote the canaries whose bake time is over and that no environment has stopped."""
         registry, now = self.gate.registry, datetime.now(UTC)
-        for name in registry.list_models():
-            listing = registry.load_aliases(name)
+        for name, listing in registry.load_all_aliases().items():
             for alias, error in listing.errors.items():
                 LOG.error("%s@%s is left as it is: %s", name, alias, error)
                 yield f"{name}@{alias} is left as it is: {error}"

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-collect_ignore = [] if find_spec("uvicorn") else ["local", "cli", "client", "doctor"]
+collect_ignore = [] if find_spec("uvicorn") else ["local", "cli", "client", "deployment", "doctor"]
 collect_ignore += [] if find_spec("scipy") else ["drift/test_statistics.py"]
 
 

@@ -3,7 +3,6 @@
 import argparse
 import os
 import sys
-import tempfile
 from pathlib import Path
 
 ACCOUNT_ROOT = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
@@ -29,21 +28,36 @@ def main() -> None:
         LAMBDA_EXECUTOR="docker",
         MINISTACK_DOCKER_TIMEOUT="120",  # s; the machine may be busy with a build
         LAMBDA_DOCKER_FLAGS="--security-opt no-new-privileges",  # not empty, or lambda_functions.py is not asked
-        TMPDIR=tempfile.mkdtemp(prefix="emulator-"),  # ministack's files, of which another one must not have any
     )
-    tempfile.tempdir = None  # read anew
     sys.argv = sys.argv[:1]  # ministack has options of its own
     # Now, since ministack reads the variables above when it is imported.
     from ministack.app import main as serve
 
-    from tests.emulator import api_deployments, api_gateway, cloudformation, encryption, iam, lambda_functions
+    from tests.emulator import (
+        alarms,
+        api_deployments,
+        api_gateway,
+        batch,
+        cloudformation,
+        dead_letters,
+        event_sources,
+        eventbridge,
+        iam,
+        iam_requests,
+        lambda_functions,
+        log_event_ids,
+        logs,
+        redrive,
+        s3,
+        step_functions,
+    )
 
-    cloudformation.extend()
-    api_gateway.extend()
-    api_deployments.extend()
-    encryption.extend()
     iam.extend(given.usage)
     lambda_functions.extend(given.trust)
+    for module in (iam_requests, cloudformation, alarms, api_gateway, api_deployments, batch, eventbridge):
+        module.extend()
+    for module in (event_sources, dead_letters, logs, log_event_ids, redrive, step_functions, s3):
+        module.extend()
     serve()
 
 

@@ -5,53 +5,41 @@ from typing import Any
 
 from ministack.services.cloudformation import _stacks, engine, provisioners
 
+from tests.emulator.replacement import replace_everywhere
+
 ACCOUNT, REGION = "000000000000", "us-east-1"
 # What ministack does not know. They are recorded, so that a stack that has them deploys, and nothing of them works.
 PLACEHOLDERS = (
     "AWS::CodeDeploy::Application",
     "AWS::CodeDeploy::DeploymentGroup",
-    "AWS::CloudWatch::CompositeAlarm",
     "AWS::Logs::QueryDefinition",
     "AWS::WAFv2::WebACLAssociation",
     "AWS::EC2::SecurityGroupEgress",
     "AWS::EC2::SecurityGroupIngress",
-    "AWS::Batch::ComputeEnvironment",
-    "AWS::Batch::JobDefinition",
-    "AWS::Batch::JobQueue",
 )
 MAPPING_NUMBERS = ("BatchSize", "MaximumBatchingWindowInSeconds")
+COMPUTED = {"Fn::Join", "Fn::FindInMap", "Fn::Split", "Fn::Sub"}
 Created = tuple[str, dict[str, Any]]
 
 
 def extend() -> None:
     """Add all of this to the running ministack."""
-    handlers = provisioners._RESOURCE_HANDLERS
+    kinds = provisioners._RESOURCE_HANDLERS
     for kind in PLACEHOLDERS:
-        handlers.setdefault(kind, {"create": record_only, "delete": lambda *_, **__: None})
-    handlers["AWS::CloudWatch::Alarm"]["create"] = _create_alarm_with(handlers["AWS::CloudWatch::Alarm"]["create"])
-    mapping = handlers["AWS::Lambda::EventSourceMapping"]
+        kinds.setdefault(kind, {"create": record_only, "delete": lambda *_, **__: None})
+    mapping = kinds["AWS::Lambda::EventSourceMapping"]
     mapping["create"] = _create_mapping_with(mapping["create"])
-    nested = handlers["AWS::CloudFormation::Stack"]
+    nested = kinds["AWS::CloudFormation::Stack"]
     nested["delete"] = _delete_nested_with(nested["delete"])
     provisioners._update_resource = _update_with(provisioners._update_resource)
     engine._parse_template = _parse_with(engine._parse_template)
+    replace_everywhere("_evaluate_conditions", engine._evaluate_conditions, _evaluate_with(engine._evaluate_conditions))
 
 
 def record_only(logical_id: str, props: dict[str, Any], stack_name: str) -> Created:
-    """Create nothing, and answer with an ARN in every attribute that our templates read."""
+    """Create nothing, and answer with an ARN."""
     arn = f"arn:aws:placeholder:{REGION}:{ACCOUNT}:{stack_name}/{logical_id}"
-    names = ("Arn", "ComputeEnvironmentArn", "JobDefinitionArn", "JobQueueArn")
-    return f"{stack_name}-{logical_id}", dict.fromkeys(names, arn)
-
-
-def _create_alarm_with(create: Any) -> Any:  # noqa: ANN401 - ministack has no types
-    """Record alarms over metric math, which ministack does not compute."""
-
-    def create_alarm(logical_id: str, props: dict[str, Any], stack_name: str) -> Created:
-        made: Created = (record_only if "Metrics" in props else create)(logical_id, props, stack_name)
-        return made
-
-    return create_alarm
+    return f"{stack_name}-{logical_id}", {"Arn": arn}
 
 
 def _create_mapping_with(create: Any) -> Any:  # noqa: ANN401 - ministack has no types
@@ -101,3 +89,21 @@ def _parse_with(parse: Any) -> Any:  # noqa: ANN401 - ministack has no types
         return engine._apply_transforms(template) if nested else template
 
     return parse_template
+
+
+def _evaluate_with(evaluate: Any) -> Any:  # noqa: ANN401 - ministack has no types
+    """Evaluate functions in conditions other than the logical ones; ministack compares their JSON."""
+
+    def evaluate_conditions(template: dict[str, Any], params: dict[str, Any]) -> Any:  # noqa: ANN401 - ministack's own
+        def compute(value: Any) -> Any:  # noqa: ANN401 - a part of a template
+            if isinstance(value, list):
+                return [compute(one) for one in value]
+            if not isinstance(value, dict):
+                return value
+            if COMPUTED & value.keys():
+                return engine._resolve_refs(value, {}, params, {}, template.get("Mappings", {}), "", "")
+            return {name: compute(one) for name, one in value.items()}
+
+        return evaluate({**template, "Conditions": compute(template.get("Conditions", {}))}, params)
+
+    return evaluate_conditions

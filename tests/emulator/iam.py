@@ -1,21 +1,24 @@
-"""IAM: conditions that ministack does not fill in, and a note of each judged call, by which `usage.py` reports."""
+"""IAM: conditions that ministack does not fill in, and a note of each judged call for tests/e2e/deploy/rights.py."""
 
 import json
-import sys
 import threading
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
 from ministack.core import iam_actions, iam_evaluator
 
+from tests.emulator.replacement import replace_everywhere
+
 _note_lock = threading.Lock()
+_judged: ContextVar[Any] = ContextVar("judged", default=None)  # the caller's own policies, in the call being judged
 
 
 def extend(usage: Path | None) -> None:
     """Add all of this to the running ministack; `usage` is the file of notes, if any."""
     _fill_in_conditions()
     if usage is not None:
-        iam_evaluator.evaluate = _evaluate_with(iam_evaluator.evaluate, usage)
+        _note_judgements(usage)
 
 
 def _fill_in_conditions() -> None:
@@ -38,24 +41,35 @@ def _fill_in_conditions() -> None:
         return entry[key.lower()] if key.lower() in entry else resolve(key, context)
 
     iam_evaluator._resolve_condition_key = resolve_condition_key
-    for module in list(sys.modules.values()):  # it is imported by name elsewhere
-        if getattr(module, "eventbridge_resource_arns", None) is list_buses:
-            module.eventbridge_resource_arns = list_buses_of  # type: ignore[attr-defined] # of whichever module
+    replace_everywhere("eventbridge_resource_arns", list_buses, list_buses_of)
 
 
-def _evaluate_with(evaluate: Any, usage: Path) -> Any:  # noqa: ANN401 - ministack has no types
-    """Note who called what, and what was decided."""
+def _note_judgements(usage: Path) -> None:
+    """Note who called what, and what was decided; a resource's own policy is evaluated apart, and counts in that."""
+    evaluate, enforce = iam_evaluator.evaluate, iam_evaluator.enforce
 
-    def evaluate_noting(context: Any, *more: Any) -> Any:  # noqa: ANN401 - ministack has no types
-        result = evaluate(context, *more)
-        call = {
-            "principal": context.principal_arn,
-            "action": context.action,
-            "resource": context.resource_arn,
-            "decision": result.decision,
-        }
-        with _note_lock, usage.open("a") as notes:
-            notes.write(json.dumps(call) + "\n")
-        return result
+    def evaluate_keeping(context: Any, *more: Any) -> Any:  # noqa: ANN401 - ministack has no types
+        if _judged.get() is None:
+            _judged.set(context)
+        return evaluate(context, *more)
 
-    return evaluate_noting
+    def enforce_noting(*given: Any, **options: Any) -> Any:  # noqa: ANN401 - ministack has no types
+        _judged.set(None)
+        refused = enforce(*given, **options)
+        if (context := _judged.get()) is not None:
+            _write_note(usage, context, allowed=refused is None)
+        return refused
+
+    iam_evaluator.evaluate = evaluate_keeping
+    replace_everywhere("enforce", enforce, enforce_noting)
+
+
+def _write_note(usage: Path, context: Any, *, allowed: bool) -> None:  # noqa: ANN401 - ministack has no types
+    call = {
+        "principal": context.principal_arn,
+        "action": context.action,
+        "resource": context.resource_arn,
+        "allowed": allowed,
+    }
+    with _note_lock, usage.open("a") as notes:
+        notes.write(json.dumps(call) + "\n")

@@ -13,6 +13,7 @@ import pytest
 from pilotlight.api.usage_log import UsageKey, build_line_template
 from pilotlight.costs import estimate
 from pilotlight.local import intrinsics
+from pilotlight.local.stack_inventory import StackResource, count_inventory, iterate_resources
 from pilotlight.processing.tabular import UNKNOWN_METRIC
 
 ROOT = Path(__file__).parents[2]
@@ -145,18 +146,33 @@ def test_every_function_is_watched_for_failures_throttles_and_time() -> None:
     assert ALARMS["PredictFailures"]["Dimensions"] == [{"Name": "FunctionName", "Value": {"Ref": "PredictFunction"}}]
 
 
-def test_every_alarm_tells_somebody() -> None:
-    rule = str(MONITORING["Resources"]["Serving"]["Properties"]["AlarmRule"])
+def make_resources(level: str) -> dict[str, StackResource]:
+    """What a stack with trainings has of CloudWatch at a level of monitoring, by name."""
+    parameters = {"MonitoringLevel": level, "TrainingSubnets": "subnet-1,subnet-2", "TrainingVpc": "vpc-1"}
+    found = iterate_resources(ROOT / "template.yaml", parameters)
+    return {each.logical_id: each for each in found if each.kind.startswith("AWS::CloudWatch::")}
+
+
+@pytest.mark.parametrize("level", ["basic", "full"])
+def test_every_alarm_tells_somebody(level: str) -> None:
+    """Itself, or by the alarm that holds it together with others, which only the level `full` has."""
+    resources = make_resources(level)
+    rule = str(resources["Serving"].properties["AlarmRule"]) if level == "full" else ""
     names = {"PredictFailures": "CodeAlarm", "PredictAnswers": "AnswerAlarm"}
-    silent = [
+    silent = {
         name
-        for name, alarm in ALARMS.items()
-        if "AlarmActions" not in alarm and f"${{{names.get(name, name)}}}" not in rule
-    ]
-    assert silent == ["Untrained"]  # whose rule of training.yaml has told more than an alarm could
-    told = [alarm["AlarmActions"] for alarm in ALARMS.values() if "AlarmActions" in alarm]
-    assert all(actions == [{"Ref": "Topic"}] for actions in told)
-    assert MONITORING["Resources"]["Serving"]["Properties"]["AlarmActions"] == [{"Ref": "Topic"}]
+        for name, resource in resources.items()
+        if resource.kind == "AWS::CloudWatch::Alarm" and "AlarmActions" not in resource.properties
+    }
+    untold = {name for name in silent if f"${{{names.get(name, name)}}}" not in rule}
+    assert untold == ({"Untrained"} if level == "full" else set())  # the rule of training.yaml tells more than an alarm
+    assert silent - untold == (set() if level == "basic" else {*names, "Slow", "GatewayErrors", "Throttled"})
+
+
+def test_the_basic_level_has_the_alarms_for_what_callers_notice() -> None:
+    """And for messages, which have no caller; everything else is for the level `full`, as deploy.md says."""
+    assert make_resources("basic").keys() == {"PredictFailures", "PredictAnswers", "GatewayErrors", "Dead"}
+    assert len(make_resources("full")) == len(ALARMS) + len({"Serving", "Dashboard"})
 
 
 def test_every_alarm_is_on_the_dashboard_and_says_what_to_do() -> None:
@@ -215,7 +231,7 @@ def test_the_sums_by_tenant_ask_for_fields_that_lines_have() -> None:
 
 
 def test_the_estimate_knows_how_much_is_watched() -> None:
-    assert sum(max(1, len(metrics(alarm))) for alarm in ALARMS.values()) == estimate.ALARM_METRICS
+    assert count_inventory(ROOT / "template.yaml").alarm_metrics == estimate.ALARM_METRICS
     line = build_line_template(UsageKey("r", "m", 1, cold=False, status=500, tenant="", stages=STAGES[:-1]))
     of_version = json.loads(re.sub(r"%\w|%\.\d?\w", "0", line.replace(",%s,", ",")))["_aws"]["CloudWatchMetrics"][1]
     assert 2 * len(of_version["Metrics"]) == estimate.METRICS_PER_VERSION

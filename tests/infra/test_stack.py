@@ -39,6 +39,7 @@ MUCH = {
     "RateLimit": "50",
     "BurstLimit": "100",
     "DailyQuota": "1000",
+    "MonitoringLevel": "full",
 }
 PRIVATE = {"VpcEndpoint": "vpce-0123456789abcdef0", "SnapStart": "PublishedVersions"}
 

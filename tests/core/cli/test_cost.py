@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from decimal import Decimal
 from pathlib import Path
 
+import boto3
 import pytest
 
 from pilotlight.api_keys.key_store import KeyStore
@@ -45,6 +46,83 @@ def test_the_same_in_json(run: Run) -> None:
     assert set(found) == {"load", "lines", "usd", "usd_per_million", "requests", "prices_as_of", "region"}
     assert set(found["lines"][0]) == {"what", "usd", "grows"}
     assert found["prices_as_of"] == "2026-09-19"
+
+
+def test_a_month_without_a_call_is_that_of_the_template(run: Run) -> None:
+    code, out, _ = run("cost", "--idle")
+    rows = {line.split("│")[1].strip(): line for line in out.splitlines() if line.startswith("│")}
+    assert code == 0
+    assert "657,000" in rows["SQS, polls of idle queues"]
+    assert 0.5 < float(rows["together"].split("│")[4]) < 1
+    assert "CloudWatch, composite alarms" not in rows
+
+
+def test_the_page_shows_what_the_command_prints(run: Run) -> None:
+    """Infra/docs/deploy.md has the bill of the templates as they are."""
+    page = (ROOT / "infra" / "docs" / "deploy.md").read_text()
+    shown = page.partition("$ pilotlight cost --idle\n")[2].partition("\n```")[0]
+    assert shown.splitlines() == [line.rstrip() for line in run("cost", "--idle")[1].splitlines()]
+
+
+def test_the_page_says_what_other_parameters_cost(run: Run) -> None:
+    page = " ".join((ROOT / "infra" / "docs" / "deploy.md").read_text().split())
+    bills = {
+        level: json.loads(run("cost", "--idle", "--json", "--parameter", level)[1])
+        for level in ("MonitoringLevel=full", "SnapStart=PublishedVersions")
+    }
+    snapshot = next(line for line in bills["SnapStart=PublishedVersions"]["lines"] if "snapshot" in line["what"])
+    assert f"`MonitoringLevel=full` a month is {bills['MonitoringLevel=full']['usd']:.2f} dollars" in page
+    assert f"with SnapStart {snapshot['usd']:.2f} more" in page
+
+
+def test_parameters_change_the_month_without_a_call(run: Run) -> None:
+    code, out, _ = run("cost", "--idle", "--parameter", "MonitoringLevel=full", "--json")
+    found = json.loads(out)
+    units = {line["what"]: line["units"] for line in found["lines"]}
+    assert code == 0
+    assert units["CloudWatch, composite alarms"] == 1
+    assert found["usd"] == pytest.approx(sum(line["usd"] for line in found["lines"]))
+    assert found["usd"] - found["usd_after_free_tier"] > 1
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("--parameter", "MonitoringLevel=full"), "--parameter and --stack-name are for --idle"),
+        (("--idle", "--parameter", "full"), "'full' is no parameter; write --parameter Name=value"),
+        (("--idle", "--parameter", "Level=full"), "has no parameter Level; see its Parameters"),
+    ],
+)
+def test_wrong_words_about_an_idle_stack(run: Run, words: tuple[str, ...], says: str) -> None:
+    code, out, err = run("cost", *words)
+    assert (code, out) == (2, "")
+    assert says in err
+
+
+def test_the_parameters_of_a_deployed_stack_are_taken(run: Run, aws_environment: dict[str, str]) -> None:
+    """What is given with --parameter goes before them; there is no cost of a stack that does not exist."""
+    text = json.dumps(
+        {
+            "Parameters": {"MonitoringLevel": {"Type": "String"}, "Architecture": {"Type": "String"}},
+            "Resources": {"Topic": {"Type": "AWS::SNS::Topic"}},
+        }
+    )
+    cloud = boto3.client("cloudformation")
+    deployed = [
+        {"ParameterKey": "MonitoringLevel", "ParameterValue": "full"},
+        {"ParameterKey": "Architecture", "ParameterValue": "arm64"},
+    ]
+    cloud.create_stack(StackName="watched", TemplateBody=text, Parameters=deployed)
+    bills = [
+        json.loads(run("cost", "--idle", "--stack-name", "watched", "--json", *more)[1])
+        for more in ((), ("--parameter", "MonitoringLevel=basic"))
+    ]
+    cloud.delete_stack(StackName="watched")
+    assert ["CloudWatch, composite alarms" in json.dumps(bill) for bill in bills] == [True, False]
+    assert all("1.33334e-5" in json.dumps(bill) or "1.33334e-05" in json.dumps(bill) for bill in bills)
+    code, _, err = run("cost", "--idle", "--stack-name", "nobody")
+    assert code == 2
+    assert "There is no stack 'nobody' in this account and region" in err
 
 
 def test_a_models_needs_come_from_its_fit(run: Run, store: str) -> None:

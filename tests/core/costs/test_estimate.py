@@ -37,14 +37,14 @@ def test_the_gateway_is_most_of_a_short_call() -> None:
 def test_what_is_watched_is_on_the_bill() -> None:
     lines = month()
     assert lines["CloudWatch, logs"] == pytest.approx(1e6 * 1200 / 1e9 * 0.5)
-    assert lines["CloudWatch, metrics, alarms, dashboard"] == pytest.approx(22 * 0.3 + 26 * 0.1 + 0.5 + 3)
+    assert lines["CloudWatch, metrics and alarms"] == pytest.approx(22 * 0.3 + 4 * 0.1)
 
 
 def test_the_bill_is_the_sum_of_its_lines() -> None:
     bill = estimate_cost(Workload(rps=20, ms=20, memory_mb=1769))
-    assert bill.usd == pytest.approx(sum(line.usd for line in bill.lines)) == pytest.approx(268.97, abs=0.005)
+    assert bill.usd == pytest.approx(sum(line.usd for line in bill.lines)) == pytest.approx(263.27, abs=0.005)
     assert bill.usd_per_million == pytest.approx(bill.usd / bill.requests * 1e6)
-    assert {line.what for line in bill.lines if not line.grows} == {"CloudWatch, metrics, alarms, dashboard"}
+    assert {line.what for line in bill.lines if not line.grows} == {"CloudWatch, metrics and alarms"}
 
 
 def test_cold_starts() -> None:

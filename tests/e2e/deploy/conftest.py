@@ -21,7 +21,9 @@ import pytest
 
 from pilotlight.storage.object_store import ObjectStore, open_store
 from tests import fakes
+from tests.e2e.deploy.changed_templates import change_defaults
 from tests.e2e.deploy.emulator_process import emulator_running, find_obstacle
+from tests.e2e.deploy.rights import DeployedRoles, compare, describe
 
 ROOT = Path(__file__).parents[3]
 BUILT = ROOT / ".aws-sam" / "build" / "template.yaml"
@@ -38,6 +40,9 @@ ROOT_CREDENTIALS = {  # of the emulator's account, and where it is
 }
 UNAUTHORIZED = 401
 NONE = '""'  # how the SAM CLI is told of an empty parameter
+USAGE = pytest.StashKey[tuple[Path, DeployedRoles]]()  # the emulator's notes, and what the deployed roles may do
+REPLIES = "replies"  # the queue to which the stack `captured` may reply
+SPREAD_BYTES = 1_000_000  # from which on it spreads a file
 
 
 @dataclass
@@ -106,12 +111,13 @@ def emulator_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def emulator(emulator_folder: Path) -> Iterator[str]:
+def emulator(emulator_folder: Path, request: pytest.FixtureRequest) -> Iterator[str]:
     """The URL of the emulator, where AWS's clients of this process find it."""
     if obstacle := find_obstacle() or ("" if BUILT.exists() and SAM.exists() else "`make package` has not run"):
         pytest.skip(obstacle)
     folder = emulator_folder
     iam = os.environ.get("PILOTLIGHT_EMULATOR_IAM", "on")
+    request.config.stash[USAGE] = (folder / "usage.jsonl", DeployedRoles())
     with (
         emulator_running(folder / "log", folder / "usage.jsonl", iam=iam) as url,
         pytest.MonkeyPatch.context() as patch,
@@ -128,6 +134,18 @@ def read_outputs(stack: str) -> dict[str, str]:
     return {one["OutputKey"]: one["OutputValue"] for one in found["Outputs"]}
 
 
+def sam_package(template: Path, packaged: Path) -> Path:
+    """Upload a built template's code, and write the template that names the uploads.
+
+    SAM names nested templates by the endpoint that it was given, and takes them at AWS's own alone.
+    """
+    command = [str(SAM), "package", "--template-file", str(template), "--resolve-s3"]
+    subprocess.run([*command, "--output-template-file", str(packaged)], capture_output=True, check=True)
+    named = packaged.read_text().replace(os.environ["AWS_ENDPOINT_URL"], "https://s3.us-east-1.amazonaws.com")
+    packaged.write_text(named)
+    return packaged
+
+
 def sam_deploy(template: Path, name: str, **parameters: str) -> None:
     """Deploy a template as the stack `name`, or update that."""
     given = [f"{parameter}={value or NONE}" for parameter, value in parameters.items()]
@@ -136,12 +154,35 @@ def sam_deploy(template: Path, name: str, **parameters: str) -> None:
     assert ran.returncode == 0, ran.stdout + ran.stderr
 
 
+def set_schedule(stack: DeployedStack, function: str, schedule: str) -> None:
+    """Give the rule that invokes a function of the stack by time another schedule; all else of it stays."""
+    events = boto3.client("events")
+    rules = [rule for rule in events.list_rules()["Rules"] if rule["Name"].startswith(f"{stack.name}-{function}")]
+    (rule,) = (rule for rule in rules if rule.get("ScheduleExpression"))
+    events.put_rule(Name=rule["Name"], ScheduleExpression=schedule, State="ENABLED")
+
+
+def read_alarm(stack: DeployedStack, alarm: str) -> str:
+    """Read the state of one of the stack's alarms."""
+    found = boto3.client("cloudwatch").describe_alarms(AlarmNamePrefix=f"{stack.name}-", MaxRecords=100)
+    alarms = [*found["MetricAlarms"], *found["CompositeAlarms"]]
+    (state,) = (one["StateValue"] for one in alarms if f"-{alarm}-" in one["AlarmName"])
+    return str(state)
+
+
 @pytest.fixture(scope="session")
-def deploy(emulator: str) -> Callable[..., DeployedStack]:
+def packaged(emulator: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The template with all code uploaded, which `sam deploy` would compress and upload for each stack again."""
+    return sam_package(BUILT, tmp_path_factory.mktemp("packaged") / "template.yaml")
+
+
+@pytest.fixture(scope="session")
+def deploy(emulator: str, packaged: Path, request: pytest.FixtureRequest) -> Callable[..., DeployedStack]:
     """Deploy Pilotlight's stack."""
 
-    def deploy_stack(name: str, **parameters: str) -> DeployedStack:
-        sam_deploy(BUILT, name, AccessLogs="off", **parameters)
+    def deploy_stack(name: str, template: Path = packaged, **parameters: str) -> DeployedStack:
+        sam_deploy(template, name, AccessLogs="off", **parameters)
+        request.config.stash[USAGE][1].add(name)
         stack = DeployedStack(name)
         # The emulator's form of https://ID.execute-api..., which asks nothing of this machine's resolver.
         stack.url = f"{emulator}/_aws/execute-api/{stack.outputs['ApiId']}/prod"
@@ -154,3 +195,28 @@ def deploy(emulator: str) -> Callable[..., DeployedStack]:
 def stacks(deploy: Callable[..., DeployedStack]) -> tuple[DeployedStack, DeployedStack]:
     """Two of them, side by side in one account and region, as the template's defaults have them."""
     return deploy("pilotlight-one"), deploy("pilotlight-two")
+
+
+@pytest.fixture(scope="session")
+def captured(deploy: Callable[..., DeployedStack], tmp_path_factory: pytest.TempPathFactory) -> DeployedStack:
+    """A stack with a data key that captures every request; defaults of infra/events.yaml are changed as users do it."""
+    queue = boto3.client("sqs").create_queue(QueueName=REPLIES)["QueueUrl"]
+    found = boto3.client("sqs").get_queue_attributes(QueueUrl=queue, AttributeNames=["QueueArn"])["Attributes"]
+    changed = {"ReplyQueues": found["QueueArn"], "SpreadBytes": str(SPREAD_BYTES)}
+    template = change_defaults(BUILT, tmp_path_factory.mktemp("changed"), "Events", **changed)
+    key = boto3.client("kms").create_key()["KeyMetadata"]["Arn"]
+    return deploy("pilotlight-events", template, CaptureRate="1", DataKey=key)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run the report on rights after what it reports on."""
+    items.sort(key=lambda item: item.path.name == "test_rights.py")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Tell what the roles of all stacks did with their rights."""
+    notes, roles = config.stash.get(USAGE, (Path("none"), DeployedRoles()))
+    if notes.exists():
+        terminalreporter.section("what roles did with their rights: calls, action, resource")
+        for line in describe(compare(roles.rights, roles.read_calls(notes))):
+            terminalreporter.write_line(line)

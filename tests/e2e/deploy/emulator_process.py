@@ -7,6 +7,7 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import httpx2
 
@@ -44,14 +45,15 @@ def emulator_running(log: Path, usage: Path, *, iam: str = "on") -> Iterator[str
     port = find_free_port()
     command = [str(PYTHON), "-m", "tests.emulator", "--port", str(port), "--usage", str(usage), "--iam", iam]
     command += ["--trust", str(log.with_name(TRUSTED))]
-    with log.open("w") as output:
-        process = subprocess.Popen(command, cwd=ROOT, stdout=output, stderr=output, start_new_session=True)
-    try:
-        url = f"http://127.0.0.1:{port}"
-        fakes.eventually(lambda: _is_up(url, process, log), START_S)
-        yield url
-    finally:
-        _stop(process, port)
+    with TemporaryDirectory(prefix="emulator-") as folder, log.open("w") as output:
+        own = {**os.environ, "TMPDIR": folder}  # code and layers, unpacked; no other emulator may have them
+        process = subprocess.Popen(command, cwd=ROOT, env=own, stdout=output, stderr=output, start_new_session=True)
+        try:
+            url = f"http://127.0.0.1:{port}"
+            fakes.eventually(lambda: _is_up(url, process, log), START_S)
+            yield url
+        finally:
+            _stop(process, port)
 
 
 def _is_up(url: str, process: subprocess.Popen[bytes], log: Path) -> bool:

@@ -16,7 +16,7 @@ from tests import fakes
 from tests.e2e.deploy.account import list_resources
 from tests.e2e.deploy.builds import NEXT, build_changed, build_next_code, refuse_last
 from tests.e2e.deploy.callers import Callers, X
-from tests.e2e.deploy.conftest import BUILT, DeployedStack, sam_deploy
+from tests.e2e.deploy.conftest import DeployedStack, sam_deploy, sam_package
 
 NAME = "pilotlight-life"
 OLD = pilotlight.__version__
@@ -32,6 +32,7 @@ class Life:
     stack: DeployedStack
     before: set[str]
     parameters: dict[str, str]
+    package: Path
     left: set[str] = field(default_factory=set)  # by another stack, which failed
 
     @property
@@ -89,15 +90,15 @@ def find_network() -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def life(emulator: str) -> Life:
+def life(emulator: str, packaged: Path) -> Life:
     """A stack with every resource that outlives one."""
     before = list_resources()
     parameters = {"AccessLogs": "create", "RateLimit": "1000", **find_network()}  # so that no caller is told to wait
-    sam_deploy(BUILT, NAME, **parameters)
+    sam_deploy(packaged, NAME, **parameters)
     stack = DeployedStack(NAME)
     stack.url = f"{emulator}/_aws/execute-api/{stack.outputs['ApiId']}/prod"
     fakes.publish(Registry(stack.store))
-    return Life(stack, before, parameters)
+    return Life(stack, before, parameters, packaged)
 
 
 @pytest.fixture(scope="module")
@@ -106,8 +107,10 @@ def next_build(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def broken_build(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build_changed(tmp_path_factory.mktemp("broken"), refuse_last)
+def broken_build(emulator: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The package, uploaded, with one resource that is refused when everything else is there."""
+    root = tmp_path_factory.mktemp("broken")
+    return sam_package(build_changed(root, refuse_last), root / "template.yaml")
 
 
 def test_changed_parameters_are_what_callers_meet(life: Life) -> None:
@@ -115,7 +118,7 @@ def test_changed_parameters_are_what_callers_meet(life: Life) -> None:
     assert life.infer() == [2, 0, 2]
     outputs = life.stack.outputs
     life.parameters |= {"ModelMemory": "1800", "ModelDisk": "600", "LargeAnswers": "on", "Preload": "double"}
-    sam_deploy(BUILT, NAME, **life.parameters)
+    sam_deploy(life.package, NAME, **life.parameters)
     live = life.read_live()
     variables = live["Environment"]["Variables"]
     assert (live["MemorySize"], live["EphemeralStorage"]["Size"]) == (1800, 600)
@@ -151,7 +154,7 @@ def test_a_deploy_goes_back_to_old_code_while_requests_run(life: Life) -> None:
     callers = Callers(life.stack)
     with callers.calling():
         fakes.eventually(lambda: callers.versions[-1:] == [NEXT], 120)
-        sam_deploy(BUILT, NAME, **life.parameters)
+        sam_deploy(life.package, NAME, **life.parameters)
         fakes.eventually(lambda: callers.versions[-1:] == [OLD], 60)
     assert callers.refused == []
     assert life.infer() == [2, 0, 2]
@@ -194,7 +197,7 @@ def test_what_the_guide_promises_outlives_the_stack_and_nothing_else(life: Life)
 def test_a_stack_of_the_same_name_comes_after_it(life: Life) -> None:
     """With a bucket of its own; the former one stays as it is."""
     former = life.stack.outputs
-    sam_deploy(BUILT, NAME, AccessLogs="off")
+    sam_deploy(life.package, NAME, AccessLogs="off")
     stack = DeployedStack(NAME)
     assert stack.outputs["Bucket"] != former["Bucket"]
     assert list(stack.store.list_paths("models")) == []

@@ -3,6 +3,7 @@
 import base64
 import gzip
 import json
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from pilotlight.gate.evaluation import QualityGate
 from pilotlight.gate.verdict import verdict_path
 from pilotlight.registry import alias_updates
 from pilotlight.registry.registry import Registry, alias_path, signature_path, version_path
-from pilotlight.storage.object_store import open_store
+from pilotlight.storage.object_store import ObjectStore, open_store
 from tests import fakes
 
 PAST, FUTURE = ((datetime.now(UTC) + timedelta(hours=hours)).isoformat() for hours in (-1, 1))
@@ -146,6 +147,32 @@ def test_a_canary_becomes_champion_when_its_time_is_over_and_not_before(registry
     assert said.startswith("double@champion is version 2: its canary held until")
     document = registry.load_alias("double", "champion")
     assert (document.version, document.previous, document.canary) == (2, 1, None)
+
+
+class ListedStore(ObjectStore):
+    """A store that remembers what was listed; S3 charges a listing as a write, twelve times a read."""
+
+    def __init__(self, inner: ObjectStore) -> None:
+        super().__init__(inner.url, inner._store)
+        self.listed: list[str] = []
+
+    def list_paths(self, prefix: str) -> Iterator[str]:
+        self.listed.append(prefix)
+        return super().list_paths(prefix)
+
+    def list_folders(self, prefix: str) -> list[str]:
+        self.listed.append(prefix)
+        return super().list_folders(prefix)
+
+
+def test_the_clock_lists_the_store_once_however_many_models_there_are(registry: Registry) -> None:
+    """The schedule ticks 8,760 times a month, so each listing of a tick costs 4 cents."""
+    for name in ("one", "two", "three"):
+        fakes.publish(registry, name=name)
+    store = ListedStore(registry.store)
+    trying(registry, FUTURE)
+    assert list(duties(Registry(store)).handle(ScheduleTick())) == []
+    assert store.listed == ["models"]
 
 
 def test_a_canary_that_the_gate_refuses_in_the_end_is_ended(registry: Registry) -> None:

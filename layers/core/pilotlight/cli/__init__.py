@@ -10,10 +10,13 @@ from pilotlight.cli import (
     canary,
     cost,
     demo,
+    deploy,
+    destroy,
     doctor,
     drift,
     fit,
     keys,
+    logs,
     models,
     predict,
     promote,
@@ -23,6 +26,7 @@ from pilotlight.cli import (
     serve,
     sweep,
     train,
+    web_pages,
 )
 from pilotlight.cli.console import ERRORS
 from pilotlight.contracts.home_folder import expand_home
@@ -54,6 +58,9 @@ VERBS = (
     retention.redrive,
     retention.delete,
     retention.prune,
+    deploy.deploy,
+    logs.logs,
+    destroy.destroy,
 )
 
 
@@ -75,6 +82,7 @@ def options(
 
 for verb in VERBS:
     commands.command()(verb)
+commands.command("open")(web_pages.open_page)
 commands.add_typer(runs.runs, name="runs")
 commands.add_typer(keys.keys, name="keys")
 

@@ -1,6 +1,7 @@
 """What the verbs share: the consoles to which they write, the options that they all take, and the checkout."""
 
-import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,7 +10,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from pilotlight.client.auth import Credentials
+from pilotlight.cli.known_servers import LOCAL_URL, explain_default, find_credentials, resolve_url
 from pilotlight.client.client import Client
 from pilotlight.contracts.alias import TOTAL_WEIGHT, AliasDocument
 from pilotlight.errors import InvalidInputError
@@ -27,18 +28,28 @@ StoreOption = Annotated[
     ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
-UrlOption = Annotated[str, typer.Option("--url", metavar="URL", help="Of the server, with its stage if it has one.")]
+UrlOption = Annotated[
+    str | None,
+    typer.Option(
+        "--url",
+        metavar="URL|STACK",
+        help=f"The server with its stage, or a stack's name; else PILOTLIGHT_URL, or {LOCAL_URL}.",
+        callback=resolve_url,
+    ),
+]
 ServerOption = Annotated[
     str | None,
     typer.Option(
         "--url",
-        metavar="URL",
-        help="Of a server to ask instead of a store; PILOTLIGHT_KEY, _TOKEN or _AUTH=iam open it.",
+        metavar="URL|STACK",
+        help="A server, or a stack by name, to ask instead of a store; PILOTLIGHT_KEY, _TOKEN or _AUTH=iam open it.",
+        callback=resolve_url,
     ),
 ]
-RemoteOption = Annotated[bool, typer.Option("--remote", help="Of the server at --url, or of pilotlight serve.")]
+RemoteOption = Annotated[
+    bool, typer.Option("--remote", help="Of the server at --url or PILOTLIGHT_URL, or of pilotlight serve.")
+]
 STORE = DEFAULT_STORE
-LOCAL_URL = "http://127.0.0.1:8080"
 TEMPLATE_FILE = "template.yaml"
 
 
@@ -54,10 +65,12 @@ def print_table(table: Table) -> None:
     console.print(table)
 
 
-def open_client(url: str) -> Client:
-    """Open a client of the server at that URL, with the credentials of the environment."""
-    credentials = Credentials.from_environment(os.environ, url)
-    return Client(url, headers=credentials.headers, auth=credentials.auth)
+@contextmanager
+def open_client(url: str) -> Iterator[Client]:
+    """Open a client of the server at that URL, with the credentials of the environment, or the stack's own key."""
+    credentials = find_credentials(url)
+    with explain_default(url), Client(url, headers=credentials.headers, auth=credentials.auth) as client:
+        yield client
 
 
 def print_json(content: Any) -> None:  # noqa: ANN401 - any JSON

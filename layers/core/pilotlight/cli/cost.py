@@ -1,4 +1,4 @@
-"""`pilotlight cost`: the bill of a month of calls, and what calls have cost by tenant, model and version."""
+"""`pilotlight cost`: the bill of a month, with calls or without, and what calls have cost by tenant and model."""
 
 import sys
 from decimal import Decimal
@@ -11,6 +11,7 @@ import typer
 from rich.table import Table
 
 from pilotlight.cli.console import ERRORS, STORE, JsonOption, StoreOption, open_registry, print_json, print_table
+from pilotlight.cli.idle_cost import print_idle_cost
 from pilotlight.contracts.names import ModelReference
 from pilotlight.costs.estimate import CostEstimate, Workload, estimate_cost
 from pilotlight.costs.usage_report import UsageReport, UsageRow, build_usage_report
@@ -38,10 +39,19 @@ def cost(
     from_logs: Annotated[
         str, typer.Option(metavar="FILE", help="Add up what functions have logged; - for standard input.")
     ] = "",
+    idle: Annotated[
+        bool, typer.Option("--idle", help="Of a month without a call, by the template of the checkout.")
+    ] = False,
+    parameter: Annotated[
+        list[str] | None, typer.Option("--parameter", help="Of the template, with --idle; may be repeated.")
+    ] = None,
+    stack_name: Annotated[
+        str, typer.Option("--stack-name", help="With --idle: take the parameters of this deployed stack.")
+    ] = "",
     store: StoreOption = STORE,
     json: JsonOption = False,
 ) -> None:
-    """Estimate what a month of calls costs, line by line, or add up what calls have cost.
+    """Estimate what a month costs, line by line, or add up what calls have cost.
 
     For example:
 
@@ -49,10 +59,19 @@ def cost(
 
     pilotlight cost digits --rps 5 --cold-share 0.01 --arch arm64
 
+    pilotlight cost --idle --parameter MonitoringLevel=full
+
     pilotlight serve 2> calls.log; pilotlight cost --from-logs calls.log
 
     aws logs tail GROUP --since 1d --format short | pilotlight cost --from-logs -
     """
+    if (parameter or stack_name) and not idle:
+        raise InvalidInputError(
+            "--parameter and --stack-name are for --idle; without it, say --rps, --ms and --memory."
+        )
+    if idle:
+        print_idle_cost(stack_name, parameter or (), json=json)
+        return
     if from_logs:
         print_usage(build_usage_report(read_log(from_logs)), json=json)
         return

@@ -1,6 +1,5 @@
 """`pilotlight doctor`: check this machine, a store or a server, and print what to do about what fails."""
 
-import os
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import Annotated
 import typer
 
 from pilotlight.cli.console import ERRORS, RESULTS, STORE, JsonOption, print_json
-from pilotlight.client.auth import Credentials
+from pilotlight.cli.known_servers import find_credentials, resolve_url
 from pilotlight.doctor import machine
 from pilotlight.doctor.broken_documents import BrokenDocument, find_broken_documents, repair_all
 from pilotlight.doctor.finding import CheckResult, HealthCheck, run_check
@@ -29,8 +28,9 @@ def doctor(
         str | None,
         typer.Option(
             "--url",
-            metavar="URL",
-            help="Of a server, with its stage; PILOTLIGHT_KEY, _TOKEN or _AUTH=iam opens it.",
+            metavar="URL|STACK",
+            help="Of a server, with its stage, or a stack's name; PILOTLIGHT_KEY, _TOKEN or _AUTH=iam opens it.",
+            callback=resolve_url,
         ),
     ] = None,
     store: Annotated[
@@ -103,7 +103,7 @@ def check_machine(url: str, *, deep: bool) -> Iterator[CheckResult]:
 def check_server(url: str, store: str | None, *, deep: bool) -> Iterator[CheckResult]:
     """Check a server, with its store if that is given."""
     registry = Registry(open_store(store)) if store else None
-    with ServerChecks(url, Credentials.from_environment(os.environ, url)) as server:
+    with ServerChecks(url, find_credentials(url)) as server:
         check_url(server)
         for check in (HealthCheck("TLS", server.check_tls), HealthCheck("stage", server.check_stage)):
             yield run_check(check)

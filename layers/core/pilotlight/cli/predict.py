@@ -8,7 +8,8 @@ import typer
 
 from pilotlight.api import csv_table
 from pilotlight.api.text_encoding import convert_to_utf8
-from pilotlight.cli.console import LOCAL_URL, RESULTS, JsonOption, UrlOption, open_client
+from pilotlight.cli.console import RESULTS, JsonOption, UrlOption, open_client
+from pilotlight.cli.known_servers import find_default_url
 from pilotlight.client.client import InferResponse, ModelMetadata, Tensor, build_tensors
 from pilotlight.contracts.names import ModelReference
 from pilotlight.errors import InvalidInputError
@@ -31,13 +32,13 @@ def predict(
             "a table with a head (.csv), or JSON: a V2 infer request, or just the data of a model with one input.",
         ),
     ],
-    url: UrlOption = LOCAL_URL,
+    url: UrlOption = None,
     json: JsonOption = False,
 ) -> None:
     """Send one prediction and show the answer."""
     reference = ModelReference.parse(name)
     version = str(reference.version) if reference.version is not None else reference.alias
-    with open_client(url) as client:
+    with open_client(url or find_default_url()) as client:
         body = build_infer_request(read_input_file(file), file, client.get_metadata(reference.name, version))
         answer = client.infer_json(reference.name, body, version=version)
     if json:

@@ -13,7 +13,8 @@ from rich.table import Table
 from rich.text import Text
 
 from pilotlight.api.schemas.training import ACTIVE_STATES, TrainingDetail, TrainingSummary
-from pilotlight.cli.console import ERRORS, LOCAL_URL, RESULTS, open_client, print_json, print_table
+from pilotlight.cli.console import ERRORS, RESULTS, open_client, print_json, print_table
+from pilotlight.cli.known_servers import find_default_url
 from pilotlight.cli.plot import plot_curves
 from pilotlight.cli.recipe_diff import RecipeSettings, flatten_recipe
 from pilotlight.client.client import Client
@@ -31,7 +32,7 @@ EX_INTERRUPTED = 130
 
 def resolve_server_url(*, remote: bool, url: str | None) -> str | None:
     """Return the URL of the server; None if the command is about a store."""
-    return url or (LOCAL_URL if remote else None)
+    return url or (find_default_url() if remote else None)
 
 
 def start_training(url: str, recipe: str, changes: Sequence[str], run: str | None, nodes: int, *, json: bool) -> int:

@@ -20,6 +20,7 @@ from pilotlight.cli.console import (
     print_json,
     print_table,
 )
+from pilotlight.cli.known_servers import find_remote_url
 from pilotlight.cli.recipe_diff import (
     RecipeSettings,
     find_differing_paths,
@@ -103,6 +104,8 @@ def print_run(
     """One run: how it is, its curve, where its pictures are."""
     if server := remote_trainings.resolve_server_url(remote=remote, url=url):
         raise typer.Exit(remote_trainings.print_training(server, run, follow_log=following, json=json))
+    if following and (current := find_remote_url()):
+        raise typer.Exit(remote_trainings.print_training(current, run, follow_log=True, json=json))
     if following:
         raise InvalidInputError("--follow is for --remote; a training on this machine shows its log where it runs.")
     object_store = open_store(store)
@@ -127,7 +130,7 @@ def cancel_run(
     json: JsonOption = False,
 ) -> None:
     """Stop a server's training: it saves a checkpoint first, and `train --remote --run RUN` goes on from there."""
-    server = remote_trainings.resolve_server_url(remote=remote, url=url)
+    server = remote_trainings.resolve_server_url(remote=remote, url=url) or find_remote_url()
     if server is None:
         raise InvalidInputError("A run is cancelled at its server: add --remote. One on this machine ends by Ctrl-C.")
     remote_trainings.cancel_training(server, run, why, json=json)

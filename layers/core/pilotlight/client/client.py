@@ -34,6 +34,7 @@ from pilotlight.errors import (
 
 TIMEOUT_S = 30.0  # the gateway itself gives up after 29 s
 HEADER_VALUE = re.compile(r"[!-~]([ -~\t]*[!-~])?|")  # a header's value; RFC 9110, 5.5
+LOCAL_STARTS = ("http://127.0.0.1", "http://localhost", "http://[::1]")  # of URLs where `pilotlight serve` may answer
 URL_FORMS = "use http://host:port or https://host/stage"
 Answer = TypeVar("Answer", bound=Struct)
 PredictionInput = bytes | str | Sequence[bytes] | Sequence[str] | Mapping[str, Sequence[Any]]
@@ -226,7 +227,8 @@ class Client:
                 f"{self.url} answered {target} with a body that does not decompress: {exc}."
             ) from exc
         except httpx2.TransportError as exc:
-            raise UnavailableError(f"Nothing answers at {self.url} ({exc}); is `pilotlight serve` running?") from exc
+            hint = "; is `pilotlight serve` running?" if self.url.startswith(LOCAL_STARTS) else "."
+            raise UnavailableError(f"Nothing answers at {self.url} ({exc}){hint}") from exc
         seconds = time.perf_counter() - began
         return RawResponse(
             response.status_code, dict(response.headers), response.content, seconds, read_tls_info(response)

@@ -3,7 +3,8 @@
     $ per million = 0.20 + 3.50 + 1e6 x GB x P x (t_warm + cold x t_init)
 
 with GB the memory over 1024 MB, P the price of a GB-second, t the billed seconds and cold the share of cold calls;
-3.50 is the REST API's price. Logs, metrics, alarms and the dashboard come on top. A month has 730 hours.
+3.50 is the REST API's price. Logs, metrics and alarms come on top. A month has 730 hours. What a stack
+costs without a call, and with other parameters, is in costs/idle.py.
 """
 
 from collections.abc import Iterator
@@ -18,7 +19,7 @@ from pilotlight.errors import InvalidInputError
 SECONDS_PER_MONTH = 730.0 * 3600  # 730 hours
 METRICS_PER_VERSION = 16  # of a version called all month, warm and cold: 6 times, the price, one of the errors
 METRICS_PER_STACK = 6  # of the functions themselves
-ALARM_METRICS = 26  # of template.yaml and infra/monitoring.yaml
+ALARM_METRICS = 4  # of template.yaml with its defaults
 LOG_BYTES_PER_REQUEST = 1200  # of the function's line and the access log's; Lambda's own lines are not in it
 
 
@@ -88,13 +89,10 @@ def build_cost_lines(workload: Workload) -> Iterator[CostLine]:
     yield CostLine("API Gateway, REST", price_units("rest_api", workload.monthly_requests))
     log_gb = workload.monthly_requests * LOG_BYTES_PER_REQUEST / 1e9
     yield CostLine("CloudWatch, logs", price_units("logs_gb", log_gb))
-    monitoring_usd = (
-        price_units("metric", METRICS_PER_STACK + METRICS_PER_VERSION)
-        + price_units("alarm", ALARM_METRICS)
-        + price_units("composite_alarm", 1)
-        + price_units("dashboard", 1)
+    monitoring_usd = price_units("metric", METRICS_PER_STACK + METRICS_PER_VERSION) + price_units(
+        "alarm", ALARM_METRICS
     )
-    yield CostLine("CloudWatch, metrics, alarms, dashboard", monitoring_usd, grows=False)
+    yield CostLine("CloudWatch, metrics and alarms", monitoring_usd, grows=False)
 
 
 def price_compute_time(workload: Workload) -> Iterator[CostLine]:

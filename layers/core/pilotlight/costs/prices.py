@@ -17,12 +17,16 @@ MS_PER_S = 1000
 
 
 class Price(Struct, frozen=True):
-    """USD per unit: that of the first tier, and the tiers, each up to so many units a month; None for the last."""
+    """USD per unit: that of the first tier, and the tiers, each up to so many units a month; None for the last.
+
+    `free` units a month cost an account nothing, for ever; only the bill of an idle stack takes them off.
+    """
 
     usd: float
     per: str
     source: str
     tiers: tuple[tuple[float | None, float], ...] = ()
+    free: float = 0.0
 
     def compute_cost(self, units: float) -> float:
         """Compute what so many units in a month cost."""
@@ -41,6 +45,7 @@ class PriceList(Struct, frozen=True):
     currency: str
     sources: dict[str, str]
     prices: dict[str, Price]
+    free_tier: str  # the source of the units that are free
 
 
 with open(PRICES_FILE, "rb") as file:  # noqa: PTH123 - as above

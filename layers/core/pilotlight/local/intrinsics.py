@@ -59,9 +59,30 @@ def read_template(path: Path, parameters: Mapping[str, Any] | None = None) -> di
     document = load_raw_template(path)
     values = _fill_parameters(document, parameters or {}, path) | _map_function_names(document)
     document = look_up_mappings(document, values)
+    resolved: dict[str, Any] = resolve_intrinsics(document, values, evaluate_conditions(document, values))
+    return resolved
+
+
+def read_deployed_template(path: Path, parameters: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Read the template as AWS makes a stack of it: without the resources whose condition does not hold.
+
+    `read_template` leaves open what joins parameters, since the local gateway trains where no subnet is named; AWS does
+    not. Raises as that does.
+    """
+    document = load_raw_template(path)
+    values = _fill_parameters(document, parameters or {}, path) | _map_function_names(document)
+    document = join_known_parts(look_up_mappings(document, values), values)
     known_conditions = evaluate_conditions(document, values)
     resolved: dict[str, Any] = resolve_intrinsics(document, values, known_conditions)
-    return resolved
+    resources = resolved.get("Resources")
+    if not isinstance(resources, dict) or not all(isinstance(resource, dict) for resource in resources.values()):
+        raise InvalidInputError(f"{path} is not a CloudFormation template: Resources is no mapping of mappings.")
+    present = {
+        name: resource
+        for name, resource in resources.items()
+        if known_conditions.get(str(resource.get("Condition")), True)
+    }
+    return {**resolved, "Resources": present}
 
 
 def load_raw_template(path: Path) -> dict[str, Any]:
@@ -141,6 +162,22 @@ def look_up_mappings(node: Any, values: Mapping[str, Any], mappings: Any = None)
             return {key: look_up_mappings(value, values, mappings) for key, value in node.items()}
         case list():
             return [look_up_mappings(item, values, mappings) for item in node]
+    return node
+
+
+def join_known_parts(node: Any, values: Mapping[str, Any]) -> Any:  # noqa: ANN401  # as above
+    """Replace each `Fn::Join` by its text if all its parts are known; a parameter that is a list is text."""
+    match node:
+        case {"Fn::Join": [str() as separator, parts]}:
+            parts = resolve_intrinsics(parts, values)
+            parts = parts.split(",") if isinstance(parts, str) else parts
+            if not isinstance(parts, list) or any(isinstance(part, UnresolvedValue | dict) for part in parts):
+                return node
+            return separator.join(map(format_scalar, parts))
+        case dict():
+            return {key: join_known_parts(value, values) for key, value in node.items()}
+        case list():
+            return [join_known_parts(item, values) for item in node]
     return node
 
 

@@ -15,10 +15,10 @@ from typing import Any
 from pilotlight.errors import InvalidInputError, UnsupportedError
 from pilotlight.local import intrinsics
 from pilotlight.local.intrinsics import UnresolvedValue, format_scalar
+from pilotlight.local.schedule_expression import parse_schedule_expression
 
 DEFAULT_MEMORY_MB = 128  # Lambda's
 DEFAULT_TIMEOUT_S = 3  # Lambda's
-UNITS_S = {"second": 1, "minute": 60, "hour": 3600, "day": 86400}
 IMPLICIT_STAGE = "Prod"  # SAM's, for an API that the template does not declare
 ANY_METHOD = "X-AMAZON-APIGATEWAY-ANY-METHOD"  # OpenAPI's extension for it, in capitals
 INTEGRATION, AUTHORIZER = "x-amazon-apigateway-integration", "x-amazon-apigateway-authorizer"
@@ -337,16 +337,11 @@ class _Template:
 
     def _build_schedule(self, event: _FunctionEvent) -> Schedule:
         words = str(self._require_value(event.properties.get("Schedule"), f"Schedule of {event.where}"))
-        daily = re.fullmatch(r"cron\((\d+) (\d+) \* \* \? \*\)", words)
-        if daily is not None:
-            return Schedule(event.function, UNITS_S["day"], 60 * int(daily[1]) + 3600 * int(daily[2]))
-        found = re.fullmatch(r"rate\((\d+) (second|minute|hour|day)s?\)", words)
-        if found is None:
-            raise UnsupportedError(
-                f"{self._path}: {event.where}: {words!r} is not run here; rate(5 minutes) is, and cron(15 2 * * ? *), "
-                "every day at 02:15."
-            )
-        return Schedule(event.function, int(found[1]) * UNITS_S[found[2]])
+        try:
+            every_s, at_s = parse_schedule_expression(words)
+        except UnsupportedError as exc:
+            raise UnsupportedError(f"{self._path}: {event.where}: {exc}") from exc
+        return Schedule(event.function, every_s, at_s)
 
     def _build_rule(self, event: _FunctionEvent) -> EventRule:
         """Build a rule without the resources that distinguish stacks on AWS: this gateway's bus has one stack."""
