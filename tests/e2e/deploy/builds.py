@@ -38,8 +38,23 @@ def build_changed(root: Path, change: Callable[[Template], None]) -> Path:
     template = link_build(root, without=BUILT.name)
     document = load_raw_template(BUILT)
     change(document)
-    template.write_text(yaml.safe_dump(json.loads(json.dumps(document)), sort_keys=False))
+    write_template(template, document)
     return template
+
+
+def build_for_arm64(template: Path) -> None:
+    """Change a built template and what it nests as `make package ARCH=arm64` does, but for the code."""
+    nested = template.parent / "Events"
+    nested.unlink()  # the link
+    link_entries(BUILT.parent / "Events", nested, without="template.yaml")
+    for source, target in ((template, template), (BUILT.parent / "Events" / "template.yaml", nested / "template.yaml")):
+        document = load_raw_template(source)
+        document["Parameters"]["Architecture"] |= {"Default": "arm64", "AllowedValues": ["arm64"]}
+        write_template(target, document)
+
+
+def write_template(place: Path, document: Template) -> None:
+    place.write_text(yaml.safe_dump(json.loads(json.dumps(document)), sort_keys=False))
 
 
 def link_build(root: Path, without: str) -> Path:
