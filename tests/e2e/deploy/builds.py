@@ -35,11 +35,15 @@ def build_next_code(root: Path) -> Path:
 
 def build_changed(root: Path, change: Callable[[Template], None]) -> Path:
     """Build the package with its template changed."""
-    template = link_build(root, without=BUILT.name)
-    document = load_raw_template(BUILT)
+    return change_template(BUILT, link_build(root, without=BUILT.name), change)
+
+
+def change_template(source: Path, target: Path, change: Callable[[Template], None]) -> Path:
+    """Write a changed template beside what it names, or one whose uploads have addresses anywhere."""
+    document = load_raw_template(source)
     change(document)
-    write_template(template, document)
-    return template
+    target.write_text(yaml.safe_dump(json.loads(json.dumps(document)), sort_keys=False))
+    return target
 
 
 def build_for_arm64(template: Path) -> None:
@@ -47,14 +51,13 @@ def build_for_arm64(template: Path) -> None:
     nested = template.parent / "Events"
     nested.unlink()  # the link
     link_entries(BUILT.parent / "Events", nested, without="template.yaml")
-    for source, target in ((template, template), (BUILT.parent / "Events" / "template.yaml", nested / "template.yaml")):
-        document = load_raw_template(source)
-        document["Parameters"]["Architecture"] |= {"Default": "arm64", "AllowedValues": ["arm64"]}
-        write_template(target, document)
+    change_template(template, template, allow_arm64)
+    change_template(BUILT.parent / "Events" / "template.yaml", nested / "template.yaml", allow_arm64)
 
 
-def write_template(place: Path, document: Template) -> None:
-    place.write_text(yaml.safe_dump(json.loads(json.dumps(document)), sort_keys=False))
+def allow_arm64(template: Template) -> None:
+    """Allow arm64 alone."""
+    template["Parameters"]["Architecture"] |= {"Default": "arm64", "AllowedValues": ["arm64"]}
 
 
 def link_build(root: Path, without: str) -> Path:
