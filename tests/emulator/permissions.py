@@ -10,6 +10,8 @@ from ministack import app
 from ministack.core import iam_evaluator
 from ministack.core.arn import parse_arn
 
+from tests.emulator.iam import write_note
+
 LOG = logging.getLogger("emulator")
 
 
@@ -50,6 +52,7 @@ def is_service_allowed(service: str, function: dict[str, Any], source: str) -> b
 
 def _decide(result: Any, context: Any) -> bool:  # noqa: ANN401 - ministack has no types
     allowed = not app.AUTH or result.decision == "Allow"
+    write_note(context, allowed=allowed)
     if not allowed:
         LOG.error("%s may not %s on %s: %s", context.principal_arn, context.action, context.resource_arn, result.reason)
     return allowed
