@@ -15,7 +15,14 @@ TOP = {"functions", "infra", "layers", "tests"} | {
 }  # fmt: skip
 PROMISED = ("demo", "test", "serve", "bench", "lint")
 # In environments of their own: their pins clash with ours.
-APART = {"requirements-sam", "requirements-checkov", "requirements-audit", "requirements-rivals", "requirements-heavy", "requirements-emulator"}
+APART = {
+    "requirements-sam",
+    "requirements-checkov",
+    "requirements-audit",
+    "requirements-rivals",
+    "requirements-heavy",
+    "requirements-emulator",
+}
 FORBIDDEN_NAMES = {"utils", "common", "helpers", "shared", "main", "app", "base"}
 
 

@@ -253,6 +253,20 @@ PAGES = {
 }
 
 
+def test_a_stack_without_a_dashboard_shows_its_logs(
+    run: Run, deployed: dict[str, Any], stack_name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    without = json.loads(TEMPLATE)
+    del without["Outputs"]["Dashboard"]
+    change = {"StackName": stack_name, "TemplateBody": json.dumps(without)}
+    boto3.client("cloudformation").update_stack(**change, Parameters=[])
+    monkeypatch.setattr("webbrowser.open", lambda _: False)
+    code, out, _ = run("open")
+    assert (code, out.startswith(PAGES["logs",])) == (0, True), out
+    code, _, err = run("open", "dashboard")
+    assert (code, "--parameter MonitoringLevel=full` makes one" in err) == (2, True), err
+
+
 def test_a_page_is_opened_and_its_url_printed(
     run: Run, deployed: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:

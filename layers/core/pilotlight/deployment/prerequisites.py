@@ -28,7 +28,7 @@ from pilotlight.deployment.package import (
     find_sam,
     read_architecture,
 )
-from pilotlight.deployment.stack import ROLLED_BACK, Stack, find_stack
+from pilotlight.deployment.stack import ROLLED_BACK, CloudFormationStack, find_stack
 from pilotlight.deployment.template_parameters import TemplateParameters
 from pilotlight.doctor.finding import CheckFailedError, HealthCheck, NotCheckedError
 from pilotlight.errors import NotFoundError, PilotlightError, UnavailableError
@@ -198,13 +198,13 @@ class DeployChecks:
         return f"{stack.name} is {stack.status}, and will be updated; parameters that are not given keep their values."
 
     @cached_property
-    def stack(self) -> Stack | None:
+    def stack(self) -> CloudFormationStack | None:
         """The stack as it is now; None if there is none."""
         return find_stack(self._open_client("cloudformation"), self.request.stack)
 
     def check_lambda(self) -> str:
         """Check how many environments Lambda starts at once in this account, and its room for code."""
-        with asking("Lambda's limits"):
+        with excuse_refusal("Lambda's limits"):
             settings = self._open("lambda").get_account_settings()
         limit, usage = settings["AccountLimit"], settings.get("AccountUsage", {})
         free = limit.get("TotalCodeSize", 0) - usage.get("TotalCodeSize", 0)
@@ -241,7 +241,7 @@ class DeployChecks:
     @cached_property
     def _log_role(self) -> str:
         """The role by which API Gateway writes logs; empty if there is none."""
-        with asking("API Gateway's role for logs"):
+        with excuse_refusal("API Gateway's role for logs"):
             return str(self._open("apigateway").get_account().get("cloudwatchRoleArn") or "")
 
     @property
@@ -250,7 +250,7 @@ class DeployChecks:
 
     def check_training(self) -> str:
         """Check how many vCPUs of GPU machines EC2 lends to this account as Spot; new accounts have none."""
-        with asking("EC2's quotas"):
+        with excuse_refusal("EC2's quotas"):
             asked = {"ServiceCode": "ec2", "QuotaCode": SPOT_GPU_QUOTA}
             value = self._open("service-quotas").get_service_quota(**asked)["Quota"]["Value"]
         if value < 1:
@@ -276,7 +276,7 @@ class DeployChecks:
 
 
 @contextmanager
-def asking(what: str) -> Iterator[None]:
+def excuse_refusal(what: str) -> Iterator[None]:
     """Turn AWS's refusal to be asked into a check that was not made: a deploy may work without that right."""
     try:
         with translate_aws_errors(what):
