@@ -15,6 +15,8 @@ from typing import Any
 
 import boto3
 import pytest
+from moto.cloudformation.models import cloudformation_backends
+from moto.core import DEFAULT_ACCOUNT_ID
 
 from pilotlight.api_keys.key_store import KeyStore
 from pilotlight.cli import deploy
@@ -213,6 +215,20 @@ def test_what_sam_says_of_a_failure_is_one_sentence(
     )
     assert "Uploading" in log.read_text()
     assert not config_folder.exists()
+
+
+def test_what_a_failed_first_deploy_left_is_deleted_first(
+    run: Run, deployed: dict[str, Any], stack_name: str, calls: Calls
+) -> None:
+    cloudformation = boto3.client("cloudformation")
+    (before,) = cloudformation.describe_stacks(StackName=stack_name)["Stacks"]
+    cloudformation_backends[DEFAULT_ACCOUNT_ID]["us-east-1"].stacks[before["StackId"]].status = "ROLLBACK_COMPLETE"
+    _, out, err = run("deploy", "--no-build", "--json")
+    assert f"Deleting what a failed deploy left of {stack_name}" in err
+    (after,) = cloudformation.describe_stacks(StackName=stack_name)["Stacks"]
+    assert after["StackId"] != before["StackId"]
+    assert json.loads(out)["key"] not in (None, deployed["key"]), "a new stack with a new bucket has had no key"
+    assert calls()[-1][-1] == 'AccessLogs="off"'
 
 
 def test_a_log_role_is_used_where_the_account_has_one(

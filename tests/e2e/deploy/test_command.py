@@ -93,7 +93,7 @@ def test_what_it_prints_next_works_by_the_stacks_name(
     fakes.publish(Registry(open_store(f"s3://{deployed['bucket']}")))
     (tmp_path / "row.json").write_text(json.dumps(ROW))
     ran = command.run("predict", "double", "--input", str(tmp_path / "row.json"), "--url", NAME)
-    assert (ran.returncode, ran.stdout.splitlines()[-1]) == (0, "y FP32 [1, 3]: 2, 0, 2"), ran
+    assert (ran.returncode, ran.stdout) == (0, "double:1\ny FP32 [1, 3]: 2, 0, 2\n"), ran.stderr
 
 
 def test_another_deploy_updates_and_creates_no_second_key(deployed: dict[str, Any], command: Command) -> None:
