@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from math import inf
 from urllib.parse import parse_qs, unquote, urlsplit
-from xml.sax.saxutils import escape
+from xml.sax.saxutils import escape, unescape
 
 from pilotlight.storage.object_store import ObjectStore
 from tests.threaded_server import serve_in_thread
@@ -149,6 +149,19 @@ class Answer(BaseHTTPRequestHandler):
         """A deletion."""
         self.server.objects.pop(unquote(urlsplit(self.path).path).removeprefix(f"/{BUCKET}/"), None)
         self._head(204, b"")
+
+    def do_POST(self) -> None:
+        """A deletion of several, as obstore sends it for one too; its faults are those where `delete` is."""
+        body = self.rfile.read(int(self.headers.get("Content-Length", "0"))).decode()
+        keys = [unescape(key) for key in re.findall(r"<Key>(.*?)</Key>", body)]
+        fault = self.server.choose_fault(f"delete {keys}")
+        if fault:
+            getattr(self, f"_{fault}")(b"")
+            return
+        for key in keys:
+            self.server.objects.pop(key, None)
+        deleted = "".join(f"<Deleted><Key>{escape(key)}</Key></Deleted>" for key in keys)
+        self._send(200, f"<DeleteResult>{deleted}</DeleteResult>".encode())
 
     def _whole(self, data: bytes) -> None:
         self.wfile.write(self._begin(data))

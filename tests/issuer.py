@@ -51,6 +51,7 @@ class FakeIssuer:
         default_factory=lambda: {"one": rsa_key(), "two": ec.generate_private_key(ec.SECP256R1())}
     )
     fetches: int = 0
+    is_down: bool = False  # answers 503 to everything
     published: dict[str, Any] | None = None  # instead of the keys, where a test wants another JWKS
 
     def jwks(self) -> dict[str, Any]:
@@ -65,16 +66,16 @@ class FakeIssuer:
         return jwt.encode(claims(**changes), key, algorithm, headers={"kid": kid, **(head or {})})
 
     @contextmanager
-    def served(self, folder: Path) -> Iterator[tuple[str, Path]]:
-        """Its JWKS's URL and the certificate to trust, which is its own."""
+    def served(self, folder: Path, host: str = "127.0.0.1", name: str = "") -> Iterator[tuple[str, Path]]:
+        """Its JWKS's URL and the certificate to trust, which is its own; `name` is what others call the host."""
         certificate = folder / "issuer.pem"
-        certificate.write_bytes(self_signed())
+        certificate.write_bytes(self_signed(name))
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(certificate)
-        server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
+        server = http.server.ThreadingHTTPServer((host, 0), self._handler())
         server.socket = context.wrap_socket(server.socket, server_side=True)
         with serve_in_thread(server):
-            yield f"https://127.0.0.1:{server.server_port}/jwks.json", certificate
+            yield f"https://{name or host}:{server.server_port}/jwks.json", certificate
 
     def _handler(self) -> type[http.server.BaseHTTPRequestHandler]:
         issuer = self
@@ -98,16 +99,18 @@ class FakeIssuer:
         """By path: the JWKS, or what a broken issuer may say."""
         broken = {"/moved": (302, b""), "/html": (200, b"<html>"), "/list": (200, b"[]"), "/away": (503, b"{}")}
         broken |= {"/large": (200, b'{"keys": [' + b" " * 300_000 + b"]}"), "/deep": (200, b"[" * 100_000)}
+        path = "/away" if self.is_down else path
         return broken[path] if path in broken else (200, json.dumps(self.jwks()).encode())
 
 
-def self_signed() -> bytes:
-    """A key and a certificate for 127.0.0.1, as PEM."""
+def self_signed(host: str = "") -> bytes:
+    """A key and a certificate for 127.0.0.1, or for the host of that name, as PEM."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "issuer")])
     now = datetime.datetime.now(datetime.UTC)
     day = datetime.timedelta(days=1)
-    address = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
+    loopback = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
+    address = x509.SubjectAlternativeName([x509.DNSName(host) if host else loopback])
     builder = x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number(), now - day, now + day)
     certificate = builder.add_extension(address, critical=False).sign(key, hashes.SHA256())
     pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())

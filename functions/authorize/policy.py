@@ -40,10 +40,14 @@ def list_resources(scopes: frozenset[Scope]) -> list[str]:
 
 
 def build_path_patterns(scope: Scope) -> Iterator[str]:
-    """Yield the paths of a scope, few and short since the answer must be small, but without another scope's routes."""
+    """Yield the paths of a scope, few and short since the answer must be small, but without another scope's routes.
+
+    A `/` at the end of a path is no part of its route.
+    """
     paths = {re.sub(r"\{[^}]*\}", "*", route) for route, needed in SCOPES.items() if needed == scope}
     paths = {_widen_pattern(path, path.partition("*")[0] + "*", scope) if "*" in path else path for path in paths}
-    paths = {_widen_pattern(path, f"{path}*", scope) if f"{path}/*" in paths else path for path in paths}
+    paths = {_widen_pattern(path, f"{path.rstrip('*')}*", scope) for path in paths}
+    paths |= {f"{path}/" for path in paths if not path.endswith("*")}
     for path in sorted(paths):
         if not any(other != path and fnmatchcase(path, other) for other in paths):
             yield path

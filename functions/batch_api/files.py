@@ -9,10 +9,11 @@ from typing import Annotated, Any, Literal
 from functions.batch_api.file_store import FileStore, StoredFile, skip_past
 from functions.batch_api.idempotency import IdempotencyKeys
 from functions.batch_api.openai_http import parse_multipart_form
-from functions.batch_api.presigned_urls import Presigner
 from pilotlight.api.http import Request, Response
 from pilotlight.api.powertools_router import Query, TypedRoutes
+from pilotlight.api.routes import BINARY
 from pilotlight.api.schemas.openai import DeletedFile, ObjectPage
+from pilotlight.aws.presigned_urls import Presigner
 from pilotlight.contracts.upload import Upload
 from pilotlight.errors import InvalidInputError, TooLargeError
 from pilotlight.storage.object_store import ObjectStore
@@ -20,7 +21,6 @@ from pilotlight.storage.object_store import ObjectStore
 MAX_INLINE_BYTES = 4_000_000  # bytes of a response: base64 adds a third, and Lambda's limit is 6 MB
 MAX_PAGE_SIZE = 10_000  # of a page
 RANGE = re.compile(r"bytes=([0-9]{1,18})-([0-9]{0,18})")
-JSONL = "application/jsonl"
 
 
 class FileEndpoints:
@@ -88,7 +88,7 @@ class FileEndpoints:
                 stored_file, int(range_match[1]), int(range_match[2] or stored_file.file_object.bytes - 1)
             )
         if stored_file.file_object.bytes <= MAX_INLINE_BYTES:
-            return Response(200, self._store.get(stored_file.path).data, {"content-type": JSONL}, binary=True)
+            return Response(200, self._store.get(stored_file.path).data, {"content-type": BINARY}, binary=True)
         if self._presigner is not None:
             url = self._presigner.presign_download(stored_file.path, f"{stored_file.file_object.id}.jsonl")
             return Response(302, b"", {"location": url})
@@ -111,7 +111,7 @@ class FileEndpoints:
             )
         _, e_tag = self._store.get_size_and_e_tag(stored_file.path)
         data = b"".join(self._store.iterate_blocks(stored_file.path, first, last + 1, e_tag))
-        headers = {"content-type": JSONL, "content-range": f"bytes {first}-{last}/{size}", "accept-ranges": "bytes"}
+        headers = {"content-type": BINARY, "content-range": f"bytes {first}-{last}/{size}", "accept-ranges": "bytes"}
         return Response(206, data, headers, binary=True)
 
 

@@ -5,13 +5,13 @@ import os
 from functions.batch_api.batches import BatchEndpoints
 from functions.batch_api.files import FileEndpoints
 from functions.batch_api.idempotency import IdempotencyKeys
-from functions.batch_api.presigned_urls import Presigner
 from functions.batch_api.uploads import UploadEndpoints
 from pilotlight.api.call_cost import CostMeter
 from pilotlight.api.openai_errors import to_openai_error
 from pilotlight.api.powertools_router import ResolverRouter
 from pilotlight.api.usage_log import create_usage_log
 from pilotlight.aws.eventbridge import EventBus
+from pilotlight.aws.presigned_urls import Presigner
 from pilotlight.observability import correlation
 from pilotlight.settings import Settings
 from pilotlight.storage.object_store import ObjectStore, open_store

@@ -22,7 +22,6 @@ from functions.batch_api.file_store import FileStore
 from functions.batch_api.files import MAX_INLINE_BYTES
 from functions.batch_api.idempotency import IdempotencyKeys
 from functions.batch_api.openai_http import parse_multipart_form
-from functions.batch_api.presigned_urls import EXPIRY_S, Presigner
 from pilotlight.api.http import Request, Response
 from pilotlight.api.powertools_router import TypedRoutes
 from pilotlight.api.schemas.openai import (
@@ -32,6 +31,8 @@ from pilotlight.api.schemas.openai import (
     UploadObject,
     UploadPart,
 )
+from pilotlight.aws.presigned_urls import Presigner
+from pilotlight.contracts.signed_upload import EXPIRY_S
 from pilotlight.contracts.upload import CONTENT, Upload, content_path, upload_folder
 from pilotlight.errors import AlreadyExistsError, ConflictError, InvalidInputError, NotFoundError, TooLargeError
 from pilotlight.storage.documents import Document

@@ -16,7 +16,7 @@ from pilotlight.api.schemas.registry import (
 )
 from pilotlight.contracts.manifest import Manifest
 from pilotlight.contracts.names import CHAMPION, ModelReference
-from pilotlight.errors import BrokenDocumentError, NotFoundError
+from pilotlight.errors import BrokenDocumentError, ConflictError, NotFoundError
 from pilotlight.gate.verdict import open_verdict
 from pilotlight.registry import retention
 from pilotlight.registry.approval import load_approval, record_decision
@@ -95,7 +95,9 @@ class VersionEndpoints:
         return Response.json(load_approval(self._registry, manifest.name, manifest.version))
 
     def decide(self, request: Request, model: ModelName, version: PathVersion, body: ApprovalBody) -> Response:
-        """Approve or reject a version; the same decision again changes nothing."""
+        """Approve or reject a version, of which its publisher can only reject it; the same again changes nothing."""
+        if body.state == "approved" and request.identity:
+            refuse_publisher(self._registry.load_manifest(model, version), request.actor)
         decision = record_decision(self._registry, model, version, body.state, actor=request.actor, reason=body.why)
         return Response.json(decision)
 
@@ -156,3 +158,12 @@ class VersionEndpoints:
     def _read_json_file(self, path: str) -> Response:
         """Return a JSON document of the store as it is."""
         return Response(200, self._registry.store.get(path).data, {"content-type": JSON})
+
+
+def refuse_publisher(manifest: Manifest, actor: str) -> None:
+    """Raise `ConflictError` for a caller who would approve a version of his own (infra/decisions/0079)."""
+    if actor == manifest.by:
+        raise ConflictError(
+            f"{manifest.name}:{manifest.version} was published by {actor}, and who publishes judges nothing: somebody "
+            "else approves it."
+        )

@@ -27,10 +27,11 @@ from pilotlight.contracts.processing import (
     TableColumn,
     TablePreprocessing,
 )
+from pilotlight.contracts.version_files import FileContent
 from pilotlight.drift import training_profile
 from pilotlight.recipes.data_schema import UnknownCategory, UserDataOptions
 from pilotlight.recipes.schema import dump_recipe
-from pilotlight.registry.registry import FileContent, Registry
+from pilotlight.registry.registry import Registry
 from pilotlight.runtime import graph_optimization
 from pilotlight.runtime.cost_measurement import measure_request_cost
 from pilotlight.runtime.onnx_graph import read_onnx_graph

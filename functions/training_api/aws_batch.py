@@ -155,8 +155,8 @@ def parse_job_status(job: AwsResponse) -> JobStatus:
 
 
 def format_reason(job: AwsResponse) -> str:
-    """Join Batch's reason for the job's state with the container's, if there is one."""
-    container = job.get("container") or {}
+    """Join Batch's reason for the job's state with that of the container, of several nodes with the last attempt's."""
+    container = job.get("container") or ((job.get("attempts") or [{}])[-1].get("container") or {})
     code = container.get("exitCode")
     words = [job.get("statusReason"), container.get("reason"), f"exit code {code}" if code is not None else None]
     return "; ".join(dict.fromkeys(word for word in words if word))

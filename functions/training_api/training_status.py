@@ -81,6 +81,8 @@ class TrainingSnapshot:
         )
         if self.state == "failed" and not message:
             return launcher_reason or "It ended without a word; its log says why."
+        if self.state == "finished":  # of which the launcher says that the container has exited
+            return message
         return message or launcher_reason
 
 

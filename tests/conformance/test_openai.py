@@ -152,19 +152,19 @@ def test_tritonclient_shows_the_same(url: str, base: str) -> None:
         client.get_model_metadata("nothing")
 
 
-@pytest.mark.parametrize(
-    ("path", "says"),
-    [
-        ("/nowhere/models/x", "Error code: 404 - There is no such route; GET /docs lists those"),
-        ("/v1/files/file-1", "Error code: 404 - There is no file 'file-1'"),
-        ("/v1/batches/batch_1", "Error code: 404 - There is no batch 'batch_1'"),
-        ("/v1/files/file-1/content", "Error code: 404 - There is no file 'file-1'"),
-        ("/v1/batches?limit=0", "Error code: 400 - The request is wrong: limit='0': Input"),
-        ("/v1/uploads", "Error code: 405 - /v1/uploads does not take GET; use POST."),
-        ("/v1/trainings/nothing", "Error code: 404 - There is no run 'nothing'"),
-        ("/invocations", "Error code: 405 - /invocations does not take GET; use POST."),
-    ],
-)
+SENTENCES = [
+    ("/nowhere/models/x", "Error code: 404 - There is no such route; GET /docs lists those"),
+    ("/v1/files/file-1", "Error code: 404 - There is no file 'file-1'"),
+    ("/v1/batches/batch_1", "Error code: 404 - There is no batch 'batch_1'"),
+    ("/v1/files/file-1/content", "Error code: 404 - There is no file 'file-1'"),
+    ("/v1/batches?limit=0", "Error code: 400 - The request is wrong: limit='0': Input"),
+    ("/v1/uploads", "Error code: 405 - /v1/uploads does not take GET; use POST."),
+    ("/v1/trainings/nothing", "Error code: 404 - There is no run 'nothing'"),
+    ("/invocations", "Error code: 405 - /invocations does not take GET; use POST."),
+]
+
+
+@pytest.mark.parametrize(("path", "says"), SENTENCES)
 def test_openai_shows_the_sentence_of_each_route(url: str, path: str, says: str) -> None:
     with (
         openai.OpenAI(base_url=url, api_key="none", max_retries=0) as client,

@@ -43,7 +43,8 @@ def test_a_wrong_variable_is_named_with_its_value(name: str, value: str) -> None
 def test_template_and_settings_know_the_same_variables() -> None:
     texts = [path.read_text().split("Outputs:")[0] for path in (TEMPLATE, TEMPLATE.parent / "infra" / "events.yaml")]
     in_template = set(VARIABLE.findall("".join(texts)))
-    here_alone = {"PILOTLIGHT_TRAININGS"}  # where trainings of the local gateway keep their logs
+    # Where trainings of the local gateway keep their logs; what signs its uploads.
+    here_alone = {"PILOTLIGHT_TRAININGS", "PILOTLIGHT_UPLOAD_KEY"}
     authorizer = TEMPLATE.parent / "functions" / "authorize"  # it has none of the core's settings
     sources = "".join(path.read_text() for path in authorizer.glob("*.py"))
     known = {name for name in VARIABLES.values() if VARIABLE.match(name)} | set(VARIABLE.findall(sources))

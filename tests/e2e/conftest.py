@@ -13,6 +13,7 @@ from pilotlight.registry.registry import Registry
 from pilotlight.storage.object_store import open_store
 from tests import fakes
 from tests.conftest import Serial, aws_variables, moto_server
+from tests.e2e import training_image as images
 
 ROOT = Path(__file__).parents[2]
 BUILD = ROOT / ".aws-sam" / "build"
@@ -52,3 +53,11 @@ def environment_file(bridge: str, moto_url: str, tmp_path_factory: pytest.TempPa
         file = tmp_path_factory.mktemp("sam") / "environment.json"
         file.write_text(json.dumps(variables))
         yield file
+
+
+@pytest.fixture(scope="session")
+def training_image() -> str:
+    """The id of the training image, built now."""
+    if obstacle := images.find_obstacle():
+        pytest.skip(obstacle)
+    return images.build_image(images.build_base())

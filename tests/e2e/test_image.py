@@ -1,10 +1,7 @@
 """The training image, built on a base that is made here: it trains and publishes, and goes when Docker tells it to."""
 
-import hashlib
 import json
 import shutil
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,64 +10,7 @@ import pytest
 
 from pilotlight.registry.registry import Registry
 from pilotlight.storage.object_store import open_store
-from tests.e2e.conftest import ROOT
-
-SYSTEM = "public.ecr.aws/lambda/python:3.13-x86_64"  # that SAM's tests need, too; any image with a C library would do
-LISTS = ("layers/deps/requirements.txt", "functions/train/requirements.txt", "infra/constraints.txt")
-IMAGE = "pilotlight-train:e2e"
-# This machine's python, and all packages as wheels: in the build, pip asks nobody.
-BASE = f"""
-FROM {SYSTEM}
-COPY python /usr/local
-COPY wheels /wheels
-ENV PATH=/usr/local/bin:/usr/bin:/bin LD_LIBRARY_PATH=/usr/local/lib PIP_NO_INDEX=1 PIP_FIND_LINKS=/wheels
-RUN python3 -m ensurepip
-ENTRYPOINT []
-"""
-LEFT_OUT = shutil.ignore_patterns("site-packages", "test", "__pycache__", "*.a", "idlelib", "include", "share")
-
-
-def docker(*words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run(["docker", *words], cwd=ROOT, capture_output=True, text=True, check=False)
-    assert not check or done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    return done
-
-
-def answers(*words: str) -> bool:
-    return bool(shutil.which("docker")) and docker(*words, check=False).returncode == 0
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """An image with python and the pinned packages' wheels; made anew when the pins change."""
-    if not answers("info"):
-        pytest.skip("no Docker engine answers here")
-    if not answers("image", "inspect", SYSTEM):
-        pytest.skip(f"there is no {SYSTEM} to build on")
-    digest = hashlib.sha256(b"".join((ROOT / name).read_bytes() for name in LISTS)).hexdigest()[:12]
-    tag = f"pilotlight-base:{digest}"
-    if not answers("image", "inspect", tag):
-        folder = tmp_path_factory.mktemp("base")
-        shutil.copytree(sys.base_prefix, folder / "python", symlinks=True, ignore=LEFT_OUT)
-        wheels(folder / "wheels")
-        (folder / "Dockerfile").write_text(BASE)
-        docker("build", "--quiet", "--tag", tag, str(folder))
-        shutil.rmtree(folder)
-    return tag
-
-
-def wheels(folder: Path) -> None:
-    """Everything that the image installs, from wherever this machine's pip gets it."""
-    lists = [word for name in LISTS[:2] for word in ("-r", str(ROOT / name))]
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--dest", str(folder)]
-    subprocess.run([*command, "--constraint", str(ROOT / LISTS[2]), *lists], check=True)
-
-
-@pytest.fixture(scope="module")
-def image(base: str) -> str:
-    command = ["build", "--quiet", "--file", "functions/train/Dockerfile", "--tag", IMAGE]
-    docker(*command, "--build-arg", f"BASE={base}", "--build-arg", "REVISION=e2e", ".")
-    return IMAGE
+from tests.e2e.training_image import docker
 
 
 @pytest.fixture
@@ -81,22 +21,27 @@ def folder(tmp_path: Path) -> Iterator[Path]:
     shutil.rmtree(tmp_path, ignore_errors=True)
 
 
-def command(folder: Path, recipe: str, *words: str) -> list[str]:
-    return ["--volume", f"{folder}:/store", IMAGE, recipe, "--store", "/store", "--run", "r", *words]
+def command(image: str, folder: Path, recipe: str, *words: str) -> list[str]:
+    return ["--volume", f"{folder}:/store", image, recipe, "--store", "/store", "--run", "r", *words]
 
 
-@pytest.mark.usefixtures("image")
-def test_image_trains_and_publishes(folder: Path) -> None:
-    done = docker("run", "--rm", "--network", "none", *command(folder, "wine", "--json", "--set", "epochs=200"))
+def test_image_trains_and_publishes(training_image: str, folder: Path) -> None:
+    words = command(training_image, folder, "wine", "--json", "--set", "epochs=200")
+    done = docker("run", "--rm", "--network", "none", *words)
     assert json.loads(done.stdout)["reference"] == "wine:1"
     manifest = Registry(open_store(str(folder))).load_manifest("wine", 1)
     assert manifest.training is not None
     assert manifest.training.revision == "e2e"
 
 
-@pytest.mark.usefixtures("image")
-def test_stopped_image_saves_ends_with_75_and_goes_on(folder: Path) -> None:
-    words = command(folder, "digits", "--set", "epochs=500", "early_stopping.patience=500", "checkpoint.steps=20")
+def test_image_has_what_uploads_large_files(training_image: str) -> None:
+    """A version's files above 16 MB go to a bucket in parts, by a module that is imported for them alone."""
+    docker("run", "--rm", "--entrypoint", "python", training_image, "-c", "import pilotlight.storage.multipart_upload")
+
+
+def test_stopped_image_saves_ends_with_75_and_goes_on(training_image: str, folder: Path) -> None:
+    settings = ("epochs=500", "early_stopping.patience=500", "checkpoint.steps=20")
+    words = command(training_image, folder, "digits", "--set", *settings)
     name = docker("run", "--detach", "--network", "none", *words).stdout.strip()
     try:
         deadline = time.monotonic() + 60

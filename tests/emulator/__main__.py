@@ -13,6 +13,7 @@ def read_arguments() -> argparse.Namespace:
     parser.add_argument("--port", type=int, default=4566)
     parser.add_argument("--iam", choices=["on", "off"], default="on", help="whether calls are judged by policies")
     parser.add_argument("--usage", type=Path, help="where each judged call is noted, a line of JSON each")
+    parser.add_argument("--trust", type=Path, help="certificates that functions trust from when they are there")
     return parser.parse_args()
 
 
@@ -32,13 +33,31 @@ def main() -> None:
     # Now, since ministack reads the variables above when it is imported.
     from ministack.app import main as serve
 
-    from tests.emulator import api_gateway, cloudformation, cloudwatch_logs, iam, lambda_functions
+    from tests.emulator import (
+        alarms,
+        api_deployments,
+        api_gateway,
+        batch,
+        cloudformation,
+        dead_letters,
+        event_sources,
+        eventbridge,
+        iam,
+        iam_requests,
+        lambda_functions,
+        log_event_ids,
+        logs,
+        redrive,
+        s3,
+        step_functions,
+    )
 
-    cloudformation.extend()
-    api_gateway.extend()
-    cloudwatch_logs.extend()
     iam.extend(given.usage)
-    lambda_functions.extend()
+    lambda_functions.extend(given.trust)
+    for module in (iam_requests, cloudformation, alarms, api_gateway, api_deployments, batch, eventbridge):
+        module.extend()
+    for module in (event_sources, dead_letters, logs, log_event_ids, redrive, step_functions, s3):
+        module.extend()
     serve()
 
 

@@ -3,7 +3,7 @@
 import sys
 from typing import Any
 
-from ministack.services.cloudformation import engine, provisioners
+from ministack.services.cloudformation import _stacks, engine, provisioners
 
 from tests.emulator.replacement import replace_everywhere
 
@@ -12,14 +12,10 @@ ACCOUNT, REGION = "000000000000", "us-east-1"
 PLACEHOLDERS = (
     "AWS::CodeDeploy::Application",
     "AWS::CodeDeploy::DeploymentGroup",
-    "AWS::CloudWatch::CompositeAlarm",
     "AWS::Logs::QueryDefinition",
     "AWS::WAFv2::WebACLAssociation",
     "AWS::EC2::SecurityGroupEgress",
     "AWS::EC2::SecurityGroupIngress",
-    "AWS::Batch::ComputeEnvironment",
-    "AWS::Batch::JobDefinition",
-    "AWS::Batch::JobQueue",
 )
 MAPPING_NUMBERS = ("BatchSize", "MaximumBatchingWindowInSeconds")
 COMPUTED = {"Fn::Join", "Fn::FindInMap", "Fn::Split", "Fn::Sub"}
@@ -28,31 +24,22 @@ Created = tuple[str, dict[str, Any]]
 
 def extend() -> None:
     """Add all of this to the running ministack."""
-    handlers = provisioners._RESOURCE_HANDLERS
+    kinds = provisioners._RESOURCE_HANDLERS
     for kind in PLACEHOLDERS:
-        handlers.setdefault(kind, {"create": record_only, "delete": lambda *_, **__: None})
-    handlers["AWS::CloudWatch::Alarm"]["create"] = _create_alarm_with(handlers["AWS::CloudWatch::Alarm"]["create"])
-    mapping = handlers["AWS::Lambda::EventSourceMapping"]
+        kinds.setdefault(kind, {"create": record_only, "delete": lambda *_, **__: None})
+    mapping = kinds["AWS::Lambda::EventSourceMapping"]
     mapping["create"] = _create_mapping_with(mapping["create"])
+    nested = kinds["AWS::CloudFormation::Stack"]
+    nested["delete"] = _delete_nested_with(nested["delete"])
+    provisioners._update_resource = _update_with(provisioners._update_resource)
     engine._parse_template = _parse_with(engine._parse_template)
     replace_everywhere("_evaluate_conditions", engine._evaluate_conditions, _evaluate_with(engine._evaluate_conditions))
 
 
 def record_only(logical_id: str, props: dict[str, Any], stack_name: str) -> Created:
-    """Create nothing, and answer with an ARN in every attribute that our templates read."""
+    """Create nothing, and answer with an ARN."""
     arn = f"arn:aws:placeholder:{REGION}:{ACCOUNT}:{stack_name}/{logical_id}"
-    names = ("Arn", "ComputeEnvironmentArn", "JobDefinitionArn", "JobQueueArn")
-    return f"{stack_name}-{logical_id}", dict.fromkeys(names, arn)
-
-
-def _create_alarm_with(create: Any) -> Any:  # noqa: ANN401 - ministack has no types
-    """Record alarms over metric math, which ministack does not compute."""
-
-    def create_alarm(logical_id: str, props: dict[str, Any], stack_name: str) -> Created:
-        made: Created = (record_only if "Metrics" in props else create)(logical_id, props, stack_name)
-        return made
-
-    return create_alarm
+    return f"{stack_name}-{logical_id}", {"Arn": arn}
 
 
 def _create_mapping_with(create: Any) -> Any:  # noqa: ANN401 - ministack has no types
@@ -66,6 +53,31 @@ def _create_mapping_with(create: Any) -> Any:  # noqa: ANN401 - ministack has no
         return made
 
     return create_mapping
+
+
+def _update_with(update: Any) -> Any:  # noqa: ANN401 - ministack has no types
+    """Remember the attributes of a nested stack's resource that an update leaves as it is; ministack forgets them."""
+
+    def update_resource(kind: str, pid: str, old: Any, new: Any, stack: str, name: str, attrs: Any = None) -> Created:  # noqa: ANN401
+        known = _stacks.get(stack, {}).get("_resources", {}).get(name, {})
+        made: Created = update(kind, pid, old, new, stack, name, known.get("Attributes") if attrs is None else attrs)
+        return made
+
+    return update_resource
+
+
+def _delete_nested_with(delete: Any) -> Any:  # noqa: ANN401 - ministack has no types
+    """Keep what a nested stack retains when it is deleted, as CloudFormation does; ministack deletes everything."""
+
+    def delete_nested(physical_id: str, props: dict[str, Any]) -> None:
+        child = _stacks.get(provisioners._nested_stack_lookup_name(physical_id)) or {}
+        defined = (child.get("_template") or {}).get("Resources", {})
+        for name in list(child.get("_resources", {})):
+            if defined.get(name, {}).get("DeletionPolicy") in provisioners._RETAINING_POLICIES:
+                del child["_resources"][name]
+        delete(physical_id, props)
+
+    return delete_nested
 
 
 def _parse_with(parse: Any) -> Any:  # noqa: ANN401 - ministack has no types

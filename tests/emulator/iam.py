@@ -11,6 +11,7 @@ from ministack.core import iam_actions, iam_evaluator
 from tests.emulator.replacement import replace_everywhere
 
 _note_lock = threading.Lock()
+_usage: list[Path] = []  # the file of notes, if any
 _judged: ContextVar[Any] = ContextVar("judged", default=None)  # the caller's own policies, in the call being judged
 
 
@@ -18,7 +19,8 @@ def extend(usage: Path | None) -> None:
     """Add all of this to the running ministack; `usage` is the file of notes, if any."""
     _fill_in_conditions()
     if usage is not None:
-        _note_judgements(usage)
+        _usage.append(usage)
+        _note_judgements()
 
 
 def _fill_in_conditions() -> None:
@@ -44,7 +46,7 @@ def _fill_in_conditions() -> None:
     replace_everywhere("eventbridge_resource_arns", list_buses, list_buses_of)
 
 
-def _note_judgements(usage: Path) -> None:
+def _note_judgements() -> None:
     """Note who called what, and what was decided; a resource's own policy is evaluated apart, and counts in that."""
     evaluate, enforce = iam_evaluator.evaluate, iam_evaluator.enforce
 
@@ -57,19 +59,21 @@ def _note_judgements(usage: Path) -> None:
         _judged.set(None)
         refused = enforce(*given, **options)
         if (context := _judged.get()) is not None:
-            _write_note(usage, context, allowed=refused is None)
+            write_note(context, allowed=refused is None)
         return refused
 
     iam_evaluator.evaluate = evaluate_keeping
     replace_everywhere("enforce", enforce, enforce_noting)
 
 
-def _write_note(usage: Path, context: Any, *, allowed: bool) -> None:  # noqa: ANN401 - ministack has no types
+def write_note(context: Any, *, allowed: bool) -> None:  # noqa: ANN401 - ministack has no types
+    """Note a call that was judged, where notes are asked for."""
     call = {
         "principal": context.principal_arn,
         "action": context.action,
         "resource": context.resource_arn,
         "allowed": allowed,
     }
-    with _note_lock, usage.open("a") as notes:
-        notes.write(json.dumps(call) + "\n")
+    for usage in _usage:
+        with _note_lock, usage.open("a") as notes:
+            notes.write(json.dumps(call) + "\n")

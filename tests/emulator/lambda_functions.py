@@ -16,17 +16,20 @@ from ministack.services import lambda_svc
 # AWS's emulator of the runtime's interface, from the SAM CLI's wheel, which mounts it like that too.
 RIE_IN_WHEEL = "samcli/local/rapid/aws-lambda-rie-x86_64"
 RIE = "/var/rapid/aws-lambda-rie"
+TRUSTED = "/var/trusted.pem"  # in place of the public authorities, who sign no issuer on this machine
 ENTRYPOINT = [RIE, "--log-level", "error", "/var/runtime/bootstrap"]
 _container = threading.local()  # what the container that this thread starts has beyond ministack's own
 _folders: dict[tuple[str, ...], Path] = {}
 _folders_lock = threading.Lock()
 
 
-def extend() -> None:
-    """Add all of this to the running ministack."""
+def extend(trusted: Path | None) -> None:
+    """Add all of this to the running ministack; `trusted` are certificates for functions, once that file is there."""
     lambda_svc._docker_image_for_runtime = find_image
-    lambda_svc._spawn_lambda_container = _spawn_with(lambda_svc._spawn_lambda_container)
+    lambda_svc._spawn_lambda_container = _spawn_with(lambda_svc._spawn_lambda_container, trusted)
     lambda_svc._parse_docker_flags = _add_options_to(lambda_svc._parse_docker_flags)
+    lambda_svc._warm_pool_key = _name_pool_with(lambda_svc._warm_pool_key)
+    lambda_svc._pool_kill_function = retire_environments
 
 
 def find_image(runtime: str) -> str:
@@ -40,7 +43,7 @@ def find_rie() -> Path:
     return packages / RIE_IN_WHEEL
 
 
-def _spawn_with(spawn: Any) -> Any:  # noqa: ANN401 - ministack has no types
+def _spawn_with(spawn: Any, trusted: Path | None) -> Any:  # noqa: ANN401 - ministack has no types
     def spawn_container(config: dict[str, Any], code_zip: bytes, **more: Any) -> Any:  # noqa: ANN401
         if config.get("PackageType") == "Image":
             return spawn(config, code_zip, **more)
@@ -50,12 +53,47 @@ def _spawn_with(spawn: Any) -> Any:  # noqa: ANN401 - ministack has no types
             "mem_limit": f"{config['MemorySize']}m",
             "mounts": [mount("/opt", folder), mount(RIE, find_rie())],
         }
+        if trusted is not None and trusted.exists():
+            _container.options["mounts"].append(mount(TRUSTED, trusted))
+            _container.options["environment"] = {"SSL_CERT_FILE": TRUSTED}
         try:
             return spawn({**config, "Layers": []}, code_zip, **more)
         finally:
             _container.options = {}
 
     return spawn_container
+
+
+# ministack knows environments by function and code, so that one of a version would run for another version with other
+# layers or variables; and an update kills all of the function, with the requests in them. Lambda has environments of
+# each version, which an update leaves alone, and lets requests end.
+
+
+def _name_pool_with(name_pool: Any) -> Any:  # noqa: ANN401 - ministack has no types
+    """Name the environments of one state of a function: a version, or what $LATEST was between two updates."""
+    return lambda name, config: f"{name_pool(name, config)}:{config.get('Version')}:{config.get('RevisionId')}"
+
+
+def retire_environments(account: str, function: str) -> None:
+    """End idle environments of $LATEST, which no request reaches any more, or all of a function that is gone.
+
+    One that is at work is idle and forgotten some minutes later.
+    """
+    gone = function not in lambda_svc._functions
+    retired = []
+    with lambda_svc._warm_pool_lock:
+        for key, entries in lambda_svc._warm_pool.items():
+            _, _, name, *_, version, _ = key.split(":")
+            if name == function and (gone or version == "$LATEST"):
+                retired += [entry for entry in entries if gone or not entry["in_use"]]
+                entries[:] = [entry for entry in entries if entry not in retired]
+    # Apart, since stopping a container takes seconds, for which all of ministack would wait.
+    threading.Thread(target=_end, args=(retired,), daemon=True).start()
+
+
+def _end(entries: list[Any]) -> None:
+    for entry in entries:
+        lambda_svc._kill_pool_entry(entry)
 
 
 def mount(target: str, source: Path) -> Any:  # noqa: ANN401 - docker's own

@@ -78,12 +78,14 @@ def delete(name: str, key: str, who: str = "") -> Deed:
 VERSION = "models/digits/versions/1"
 DEEDS = (
     get("read weights", f"{VERSION}/model.onnx", "caller, batch worker, trainer, promoter, registry, drift"),
-    put("write a file of a new version", f"{VERSION}/model.onnx", "trainer", CREATED),
+    put("write a file of a new version", f"{VERSION}/model.onnx", "trainer, registry", CREATED),
     put("upload a part of such a file", f"{VERSION}/model.onnx", "trainer", PART),
     put("overwrite weights", f"{VERSION}/model.onnx", guarded=True),
     put("commit a version, or restore its manifest", f"{VERSION}/manifest.json", "trainer, registry", CREATED),
     put("overwrite a manifest", f"{VERSION}/manifest.json", guarded=True),
-    put("claim a number", f"{VERSION}/claim.json", "trainer", CREATED),
+    put("claim a number", f"{VERSION}/claim.json", "trainer, registry", CREATED),
+    put("announce what is uploaded", f"{VERSION}/upload.json", "trainer, registry", CREATED),
+    put("replace what was announced", f"{VERSION}/upload.json", guarded=True),
     delete("delete a version", f"{VERSION}/manifest.json", "registry"),
     delete("delete a claim, so that its number comes again", f"{VERSION}/claim.json"),
     put("approve", "approvals/digits/1.json", "registry"),
@@ -286,7 +288,11 @@ MUTATIONS: list[tuple[Rule, Change]] = [
     (rights_are_those_of_the_matrix, changed(f"{TRAINS}.7.Resource.1", None)),
     (rights_are_those_of_the_matrix, changed(f"{TRAINS}.7.Resource.2", None)),
     (rights_are_those_of_the_matrix, changed(f"{TRAINS}.2.Resource", f"arn:aws:s3:::{BUCKET}/runs/*")),
-    (rights_are_those_of_the_matrix, changed(f"{REGISTERS}.4", None)),
+    (rights_are_those_of_the_matrix, changed(f"{REGISTERS}.2", None)),
+    (rights_are_those_of_the_matrix, changed(f"{REGISTERS}.3.Resource.0", None)),
+    (rights_are_those_of_the_matrix, changed(f"{REGISTERS}.3.Resource.1", None)),
+    (rights_are_those_of_the_matrix, changed(f"{REGISTERS}.3.Resource.2", None)),
+    (rights_are_those_of_the_matrix, changed(f"{REGISTERS}.5", None)),
 ]  # fmt: skip
 
 

@@ -34,6 +34,7 @@ Template = dict[str, Any]
 
 LACKING = {
     "AWS::ApiGateway::Account", "AWS::ApiGateway::ApiKey", "AWS::ApiGateway::BasePathMapping",
+    "AWS::AppConfig::Application", "AWS::AppConfig::ConfigurationProfile", "AWS::AppConfig::HostedConfigurationVersion",
     "AWS::ApiGateway::DomainName", "AWS::ApiGateway::Stage", "AWS::ApiGateway::UsagePlan",
     "AWS::ApiGateway::UsagePlanKey", "AWS::CloudWatch::Alarm", "AWS::CodeDeploy::Application",
     "AWS::CloudWatch::CompositeAlarm", "AWS::Logs::QueryDefinition", "AWS::SNS::Subscription", "AWS::SNS::TopicPolicy",

@@ -25,7 +25,7 @@ def api(templates: Templates) -> Template:
 
 def the_bucket_is_private_and_kept(templates: Templates) -> Iterator[str]:
     bucket = templates["api"]["Resources"]["ModelBucket"]
-    if {bucket.get("DeletionPolicy"), bucket.get("UpdateReplacePolicy")} != {"Retain"}:
+    if (bucket.get("DeletionPolicy"), bucket.get("UpdateReplacePolicy")) != ("RetainExceptOnCreate", "Retain"):
         yield "the bucket goes with the stack"
     properties = bucket["Properties"]
     if list(properties.get("PublicAccessBlockConfiguration", {}).values()) != [True] * 4:

@@ -138,6 +138,22 @@ def alias(properties: Properties) -> Mapping[str, Any]:
     return {"Ref": boto3.client("lambda").create_alias(**arguments)["AliasArn"]}
 
 
+def settings_application(properties: Properties) -> Mapping[str, Any]:
+    return {"Ref": boto3.client("appconfig").create_application(Name=properties["Name"])["Id"]}
+
+
+def settings_profile(properties: Properties) -> Mapping[str, Any]:
+    arguments = {name: properties[name] for name in ("ApplicationId", "Name", "LocationUri")}
+    return {"Ref": boto3.client("appconfig").create_configuration_profile(**arguments)["Id"]}
+
+
+def settings_version(properties: Properties) -> Mapping[str, Any]:
+    arguments = {name: properties[name] for name in ("ApplicationId", "ConfigurationProfileId", "ContentType")}
+    content = properties["Content"].encode()
+    made = boto3.client("appconfig").create_hosted_configuration_version(**arguments, Content=content)
+    return {"Ref": str(made["VersionNumber"])}
+
+
 def bucket_policy(properties: Properties) -> None:
     policy = json.dumps(properties["PolicyDocument"])
     boto3.client("s3").put_bucket_policy(Bucket=properties["Bucket"], Policy=policy)
@@ -248,6 +264,9 @@ MAKERS: dict[str, Callable[[Properties], Mapping[str, Any] | None]] = {
     "AWS::ApiGateway::UsagePlanKey": usage_plan_key,
     "AWS::ApiGateway::DomainName": domain,
     "AWS::ApiGateway::BasePathMapping": base_path,
+    "AWS::AppConfig::Application": settings_application,
+    "AWS::AppConfig::ConfigurationProfile": settings_profile,
+    "AWS::AppConfig::HostedConfigurationVersion": settings_version,
     "AWS::Batch::ComputeEnvironment": machines,
     "AWS::Batch::JobDefinition": job,
     "AWS::CloudWatch::Alarm": alarm,

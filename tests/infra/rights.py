@@ -42,6 +42,7 @@ PUBLISHED = "runs/monday/published.json"
 ORDERED = {"runs/monday/recipe.yaml", "runs/monday/job.json"}  # what whoever starts trainings writes
 OWN_JOBS = {"pilotlight-stack": {"Ref": "AWS::StackName"}}  # the tag of a stack's jobs
 QUEUES = ("Queue", "Job", "NodesQueue", "NodesJob")
+PUBLISHERS = {"TrainerRole", "ModelsFunction"}  # who trains, and who signs uploads for holders of the scope admin
 MOVERS = {"PromoteFunction", "ModelsFunction"}  # the promoter, and who holds a key with the scope admin
 
 
@@ -125,9 +126,9 @@ def aliases_are_moved_by_few(templates: Templates) -> Iterator[str]:
                 yield f"{name} may do {action} to {ALIAS}"
 
 
-def weights_are_written_by_the_trainer_alone(templates: Templates) -> Iterator[str]:
+def weights_are_written_by_few(templates: Templates) -> Iterator[str]:
     for name, resource in roles(templates):
-        if name != "TrainerRole" and may(resource, "s3:PutObject", WEIGHTS):
+        if name not in PUBLISHERS and may(resource, "s3:PutObject", WEIGHTS):
             yield f"{name} may write {WEIGHTS}"
 
 
@@ -199,7 +200,7 @@ RULES: list[Rule] = [
     rights_are_named, objects_are_reached_below_a_folder, who_predicts_writes_nothing,
     who_orders_batches_reaches_no_model, who_answers_writes_no_order, words_on_the_bus_are_ours,
     the_machine_reaches_its_own_things, aliases_are_moved_by_few,
-    weights_are_written_by_the_trainer_alone,
+    weights_are_written_by_few,
     what_runs_say_is_written_by_the_trainer_alone, who_starts_trainings_writes_orders_alone,
     who_starts_trainings_does_so_in_its_stack, captures_are_only_ever_added, captures_are_read_by_few,
     who_looks_for_drift_writes_reports_alone,
@@ -245,9 +246,9 @@ MUTATIONS: list[tuple[Rule, Change]] = [
     (aliases_are_moved_by_few, allowed("training", "TrainerRole", "s3:DeleteObject", "models/*")),
     (aliases_are_moved_by_few, allowed("training", "PullRole", "s3:PutObject", "*/champion.json")),
     (aliases_are_moved_by_few, allowed("api", "ModelsFunction", "s3:DeleteObject", "models/*/aliases/*")),
-    (weights_are_written_by_the_trainer_alone, allowed("api", "ModelsFunction", "s3:PutObject", "models/*")),
+    (weights_are_written_by_few, allowed("api", "DriftFunction", "s3:PutObject", "models/*")),
     (
-        weights_are_written_by_the_trainer_alone,
+        weights_are_written_by_few,
         allowed("api", "PromoteFunction", "s3:PutObject", "models/*/versions/*"),
     ),
     (what_runs_say_is_written_by_the_trainer_alone, allowed("api", "ModelsFunction", "s3:PutObject", "runs/*")),
@@ -255,7 +256,7 @@ MUTATIONS: list[tuple[Rule, Change]] = [
     (who_starts_trainings_writes_orders_alone, allowed("api", STARTER, "s3:PutObject", "runs/*/metrics.jsonl")),
     (who_starts_trainings_writes_orders_alone, allowed("api", STARTER, "s3:PutObject", "data/*")),
     (aliases_are_moved_by_few, allowed("api", STARTER, "s3:PutObject", "models/*/aliases/*")),
-    (weights_are_written_by_the_trainer_alone, allowed("api", STARTER, "s3:PutObject", "models/*/versions/*")),
+    (weights_are_written_by_few, allowed("api", STARTER, "s3:PutObject", "models/*/versions/*")),
     (who_starts_trainings_does_so_in_its_stack, changed(f"{STARTS}.2.Fn::If.1.Resource", "*")),
     (who_starts_trainings_does_so_in_its_stack, changed(f"{STARTS}.3.Fn::If.1.Condition", None)),
     (who_starts_trainings_does_so_in_its_stack, changed(f"{STARTS}.4.Fn::If.1.Condition", None)),

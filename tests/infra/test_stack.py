@@ -199,7 +199,7 @@ def test_the_bucket_is_as_it_must_be(name: Callable[[str], str]) -> None:
     assert (once["Effect"], once["Principal"], once["Action"]) == ("Deny", "*", "s3:PutObject")
     assert all(bucket in json.dumps(one["Resource"]) for one in (over_tls, once))
     resource = decided("ModelBucket")  # moto's CloudFormation leaves out the rest
-    assert (resource["DeletionPolicy"], resource["UpdateReplacePolicy"]) == ("Retain", "Retain")
+    assert (resource["DeletionPolicy"], resource["UpdateReplacePolicy"]) == ("RetainExceptOnCreate", "Retain")
     assert resource["Properties"]["VersioningConfiguration"] == {"Status": "Enabled"}
     assert list(resource["Properties"]["PublicAccessBlockConfiguration"].values()) == [True] * 4
     assert resource["Properties"]["NotificationConfiguration"] == {

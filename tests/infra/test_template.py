@@ -197,6 +197,14 @@ def test_a_stack_that_does_not_train_says_so_to_the_function() -> None:
     assert "PILOTLIGHT_TRAINING_QUEUE" not in STACK.functions["StartTrainingFunction"].environment  # so: this machine
 
 
+def test_jobs_are_told_their_region() -> None:
+    """ECS tells no container on EC2, and both obstore and botocore would look for the bucket in us-east-1."""
+    resources = cfn_yaml.load(str(ROOT / "infra/training.yaml"))["Resources"]
+    (nodes,) = resources["NodesJob"]["Properties"]["NodeProperties"]["NodeRangeProperties"]
+    for container in (resources["Job"]["Properties"]["ContainerProperties"], nodes["Container"]):
+        assert {"Name": "AWS_DEFAULT_REGION", "Value": {"Ref": "AWS::Region"}} in container["Environment"]
+
+
 def test_a_guided_deploy_asks_few_questions_in_groups() -> None:
     document = cfn_yaml.load(str(ROOT / "template.yaml"))
     groups = document["Metadata"]["AWS::CloudFormation::Interface"]["ParameterGroups"]

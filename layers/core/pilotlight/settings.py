@@ -38,6 +38,7 @@ VARIABLES = {
     "training_logs": "PILOTLIGHT_TRAINING_LOGS",
     "training_stack": "PILOTLIGHT_TRAINING_STACK",
     "trainings": "PILOTLIGHT_TRAININGS",
+    "upload_key": "PILOTLIGHT_UPLOAD_KEY",  # set by the local gateway
     "runtime_api": "AWS_LAMBDA_RUNTIME_API",  # set by Lambda, by SAM and by the local gateway
     "initialization": "AWS_LAMBDA_INITIALIZATION_TYPE",  # set by Lambda
     "memory_mb": "AWS_LAMBDA_FUNCTION_MEMORY_SIZE",  # set by Lambda, by SAM and by the local gateway
@@ -73,6 +74,7 @@ class Settings(Struct, frozen=True):
     training_logs: str = ""  # the log group of both
     training_stack: str = ""  # tag of the stack's jobs, so that it can end only its own
     trainings: str = ".pilotlight/trainings"  # folder for the logs of trainings on this machine
+    upload_key: str = ""  # signs the uploads that the local gateway takes for a store on disk; empty elsewhere
     runtime_api: str = ""  # address of Lambda's Runtime API; empty outside an execution environment
     initialization: str = "on-demand"  # or snap-start, provisioned-concurrency
 

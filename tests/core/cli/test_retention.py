@@ -1,4 +1,4 @@
-"""`pilotlight redrive`: dead letters go back, here by hand, since moto has no task for it."""
+"""`pilotlight redrive`: dead letters go back under the ids that their senders know."""
 
 import json
 import uuid

@@ -17,8 +17,9 @@ from pilotlight.contracts.processing import (
     TablePreprocessing,
     TextPreprocessing,
 )
+from pilotlight.contracts.version_files import describe_file
 from pilotlight.errors import InvalidInputError
-from pilotlight.registry.registry import build_manifest, describe_file
+from pilotlight.registry.registry import build_manifest
 from tests import fakes
 
 names = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", fullmatch=True).filter(lambda name: name != "stats")

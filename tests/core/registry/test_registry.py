@@ -10,6 +10,7 @@ from pilotlight.contracts.alias import AliasDocument
 from pilotlight.contracts.codec import decode_document
 from pilotlight.contracts.manifest import Manifest
 from pilotlight.contracts.names import ModelReference
+from pilotlight.contracts.version_files import describe_file
 from pilotlight.errors import (
     AlreadyExistsError,
     ChangedError,
@@ -20,7 +21,7 @@ from pilotlight.errors import (
     StoreError,
 )
 from pilotlight.registry import retention
-from pilotlight.registry.registry import Registry, alias_path, describe_file, version_path
+from pilotlight.registry.registry import Registry, alias_path, version_path
 from pilotlight.storage.object_store import ObjectStore, StoredObject, open_store
 from tests import fakes
 from tests.load import moves
@@ -223,7 +224,7 @@ def test_a_lost_answer_to_the_commit_is_no_conflict() -> None:
 def test_a_taken_manifest_is_a_conflict(registry: Registry) -> None:
     mine = fakes.publish(registry)
     with pytest.raises(AlreadyExistsError):
-        registry._commit_manifest(
+        registry.commit_manifest(
             decode_document(registry_bytes(registry, mine).replace(mine.nonce.encode(), b"0" * 32), Manifest, "x")
         )
 
@@ -306,14 +307,14 @@ def test_many_movers_leave_a_linear_history_in_which_no_change_is_lost(
 def test_an_upload_that_is_pruned_by_a_wrong_clock_is_not_committed(monkeypatch: pytest.MonkeyPatch) -> None:
     registry = Registry(open_store("memory://"))
     fakes.publish(registry)
-    commit = registry._commit_manifest
+    commit = registry.commit_manifest
 
     def prune_first(manifest: Manifest) -> None:
         tomorrow = datetime.now(UTC) + timedelta(days=1, seconds=1)
         retention.prune(registry, retention.plan_pruning(registry, "double", 1, tomorrow))
         commit(manifest)
 
-    monkeypatch.setattr(registry, "_commit_manifest", prune_first)
+    monkeypatch.setattr(registry, "commit_manifest", prune_first)
     with pytest.raises(ConflictError, match=r"double:2 is not published: model\.onnx was removed"):
         fakes.publish(registry)
     assert registry.list_versions("double") == [1]

@@ -21,6 +21,7 @@ import pytest
 
 from pilotlight.storage.object_store import ObjectStore, open_store
 from tests import fakes
+from tests.e2e.deploy.changed_templates import change_defaults
 from tests.e2e.deploy.emulator_process import emulator_running, find_obstacle
 from tests.e2e.deploy.rights import DeployedRoles, compare, describe
 
@@ -39,6 +40,8 @@ ROOT_CREDENTIALS = {  # of the emulator's account, and where it is
 }
 UNAUTHORIZED = 401
 USAGE = pytest.StashKey[tuple[Path, DeployedRoles]]()  # the emulator's notes, and what the deployed roles may do
+REPLIES = "replies"  # the queue to which the stack `captured` may reply
+SPREAD_BYTES = 1_000_000  # from which on it spreads a file
 
 
 @dataclass
@@ -101,11 +104,17 @@ class DeployedStack:
 
 
 @pytest.fixture(scope="session")
-def emulator(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[str]:
+def emulator_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the emulator's log is, its notes of calls, and the certificates that functions trust."""
+    return tmp_path_factory.mktemp("emulator")
+
+
+@pytest.fixture(scope="session")
+def emulator(emulator_folder: Path, request: pytest.FixtureRequest) -> Iterator[str]:
     """The URL of the emulator, where AWS's clients of this process find it."""
     if obstacle := find_obstacle() or ("" if BUILT.exists() and SAM.exists() else "`make package` has not run"):
         pytest.skip(obstacle)
-    folder = tmp_path_factory.mktemp("emulator")
+    folder = emulator_folder
     iam = os.environ.get("PILOTLIGHT_EMULATOR_IAM", "on")
     request.config.stash[USAGE] = (folder / "usage.jsonl", DeployedRoles())
     with (
@@ -144,6 +153,22 @@ def sam_deploy(template: Path, name: str, **parameters: str) -> None:
     assert ran.returncode == 0, ran.stdout + ran.stderr
 
 
+def set_schedule(stack: DeployedStack, function: str, schedule: str) -> None:
+    """Give the rule that invokes a function of the stack by time another schedule; all else of it stays."""
+    events = boto3.client("events")
+    rules = [rule for rule in events.list_rules()["Rules"] if rule["Name"].startswith(f"{stack.name}-{function}")]
+    (rule,) = (rule for rule in rules if rule.get("ScheduleExpression"))
+    events.put_rule(Name=rule["Name"], ScheduleExpression=schedule, State="ENABLED")
+
+
+def read_alarm(stack: DeployedStack, alarm: str) -> str:
+    """Read the state of one of the stack's alarms."""
+    found = boto3.client("cloudwatch").describe_alarms(AlarmNamePrefix=f"{stack.name}-", MaxRecords=100)
+    alarms = [*found["MetricAlarms"], *found["CompositeAlarms"]]
+    (state,) = (one["StateValue"] for one in alarms if f"-{alarm}-" in one["AlarmName"])
+    return str(state)
+
+
 @pytest.fixture(scope="session")
 def packaged(emulator: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The template with all code uploaded, which `sam deploy` would compress and upload for each stack again."""
@@ -154,8 +179,8 @@ def packaged(emulator: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def deploy(emulator: str, packaged: Path, request: pytest.FixtureRequest) -> Callable[..., DeployedStack]:
     """Deploy Pilotlight's stack."""
 
-    def deploy_stack(name: str, **parameters: str) -> DeployedStack:
-        sam_deploy(packaged, name, AccessLogs="off", **parameters)
+    def deploy_stack(name: str, template: Path = packaged, **parameters: str) -> DeployedStack:
+        sam_deploy(template, name, AccessLogs="off", **parameters)
         request.config.stash[USAGE][1].add(name)
         stack = DeployedStack(name)
         # The emulator's form of https://ID.execute-api..., which asks nothing of this machine's resolver.
@@ -169,6 +194,17 @@ def deploy(emulator: str, packaged: Path, request: pytest.FixtureRequest) -> Cal
 def stacks(deploy: Callable[..., DeployedStack]) -> tuple[DeployedStack, DeployedStack]:
     """Two of them, side by side in one account and region, as the template's defaults have them."""
     return deploy("pilotlight-one"), deploy("pilotlight-two")
+
+
+@pytest.fixture(scope="session")
+def captured(deploy: Callable[..., DeployedStack], tmp_path_factory: pytest.TempPathFactory) -> DeployedStack:
+    """A stack with a data key that captures every request; defaults of infra/events.yaml are changed as users do it."""
+    queue = boto3.client("sqs").create_queue(QueueName=REPLIES)["QueueUrl"]
+    found = boto3.client("sqs").get_queue_attributes(QueueUrl=queue, AttributeNames=["QueueArn"])["Attributes"]
+    changed = {"ReplyQueues": found["QueueArn"], "SpreadBytes": str(SPREAD_BYTES)}
+    template = change_defaults(BUILT, tmp_path_factory.mktemp("changed"), "Events", **changed)
+    key = boto3.client("kms").create_key()["KeyMetadata"]["Arn"]
+    return deploy("pilotlight-events", template, CaptureRate="1", DataKey=key)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

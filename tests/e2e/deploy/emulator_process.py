@@ -16,6 +16,7 @@ from tests.e2e.conftest import ROOT
 
 PYTHON = ROOT / ".venv-emulator" / "bin" / "python"
 IMAGE = "public.ecr.aws/lambda/python:3.13-x86_64"  # of Lambda's runtime, under which the SAM CLI looks for it too
+TRUSTED = "trusted.pem"
 START_S = 60
 
 
@@ -37,9 +38,13 @@ def find_free_port() -> int:
 
 @contextmanager
 def emulator_running(log: Path, usage: Path, *, iam: str = "on") -> Iterator[str]:
-    """Yield the URL of an emulator; `log` gets what it prints, `usage` each call that it has judged."""
+    """Yield the URL of an emulator; `log` gets what it prints, `usage` each call that it has judged.
+
+    Functions trust the certificates in `trusted.pem` beside the log, once it is there.
+    """
     port = find_free_port()
     command = [str(PYTHON), "-m", "tests.emulator", "--port", str(port), "--usage", str(usage), "--iam", iam]
+    command += ["--trust", str(log.with_name(TRUSTED))]
     with TemporaryDirectory(prefix="emulator-") as folder, log.open("w") as output:
         own = {**os.environ, "TMPDIR": folder}  # code and layers, unpacked; no other emulator may have them
         process = subprocess.Popen(command, cwd=ROOT, env=own, stdout=output, stderr=output, start_new_session=True)

@@ -13,8 +13,8 @@ import pytest
 from functions.batch_api import uploads
 from functions.batch_api.file_store import FileStore
 from functions.batch_api.files import MAX_INLINE_BYTES
-from functions.batch_api.presigned_urls import Presigner
 from functions.batch_worker import caution, file_job
+from pilotlight.aws.presigned_urls import Presigner
 from pilotlight.storage.object_store import DiskStore, open_store
 from tests import fakes
 from tests.core.local.http_client import Reply, ask

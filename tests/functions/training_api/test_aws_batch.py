@@ -131,6 +131,13 @@ def test_a_job_that_nobody_noted_is_found_by_its_name_and_time() -> None:
     assert Clients(jobs[:2], {}).find_job("mon.day", since) is None
 
 
+def test_a_job_over_several_nodes_has_its_exit_code_in_its_last_attempt() -> None:
+    """It has no container of its own."""
+    attempts = [{"container": {"exitCode": 75}}, {"container": {"exitCode": 2}}]
+    job = {"status": "FAILED", "statusReason": "Essential container in task exited", "attempts": attempts}
+    assert format_reason(job) == "Essential container in task exited; exit code 2"
+
+
 def test_what_a_job_says() -> None:
     detail = json.loads((fakes.EVENTS / "batch-job-failed.json").read_text())["detail"]
     look = parse_job_status(detail)

@@ -89,6 +89,14 @@ def test_a_version_that_was_deleted_is_still_what_came_out(api: Api) -> None:
     assert (shown["state"], shown["version"], shown["metrics"]) == ("finished", "digits:7", {})
 
 
+def test_a_finished_run_needs_no_reason(api: Api) -> None:
+    """Batch says of every job that its container has exited, which explains nothing once there is a version."""
+    api.start()
+    api.publish("monday", "digits:7")
+    api.queue.move("job-1", "over", "SUCCEEDED", "Essential container in task exited; exit code 0")
+    assert (api.show()["state"], api.show()["reason"]) == ("finished", "")
+
+
 @pytest.mark.parametrize(
     ("said", "reason", "state", "why"),
     [

@@ -111,14 +111,14 @@ def bake(seconds: float, way: str) -> Row:
 def prune(seconds: float, way: str) -> Row:
     """A pruning beside an upload."""
     with open_registry() as registry:
-        commit, said = registry._commit_manifest, ""
+        commit, said = registry.commit_manifest, ""
 
         def prune_first(manifest: Any) -> None:  # noqa: ANN401 - a manifest
             with shift_clock(seconds + (1 if seconds > 0 else 0)):
                 retention.prune(registry, retention.plan_pruning(registry, "double", 1))
             commit(manifest)
 
-        with patch.object(registry, "_commit_manifest", prune_first):
+        with patch.object(registry, "commit_manifest", prune_first):
             said = said_by(lambda: fakes.publish(registry))
         wrong = find_half_versions(registry, "double")
         wrong += [] if bool(said) == (seconds > 0) else [f"the publisher is told {said!r}"]

@@ -1,20 +1,24 @@
-"""Move dead letters of SQS back to their queue: by SQS's own task if the server has it, else message by message.
+"""Move dead letters of SQS back to their queue, under the ids by which their senders look for answers.
 
-The caller passes a boto3 client; the module imports boto3 nowhere.
+SQS's own task gives each message a new id. In a FIFO queue, answers are known by the deduplication id, which is the
+sender's (infra/decisions/0083). The caller passes a boto3 client; the module imports boto3 nowhere.
 """
 
 import json
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from pilotlight.errors import InvalidInputError, UnavailableError
 
 POLL_S = 1.0
+MAX_RECEIVED = 10  # messages at once, by SQS
+WAIT_S = 2  # for messages: without it, SQS asks only some of its servers, and finds none in the others
 VISIBILITY_TIMEOUT_S = 60  # how long a message is hidden from other consumers while it is moved
 MAX_ATTRIBUTES = 10  # of a message, by SQS
 DEDUPLICATION_ATTRIBUTE = "deduplication_id"  # the attribute under which the batch function stores answers
-UNSUPPORTED_ACTION_CODES = {"InvalidAction", "UnknownOperationException", "UnknownOperation", "NotImplemented"}
+FIFO_SUFFIX = ".fifo"  # of the name of a queue with groups
 
 
 def resolve_queue_pair(sqs: Any, queue: str, dlq: str) -> tuple[str, str]:  # noqa: ANN401 - boto3 ships no types
@@ -37,20 +41,12 @@ def resolve_queue_pair(sqs: Any, queue: str, dlq: str) -> tuple[str, str]:  # no
 
 def move_messages(sqs: Any, dlq: str, queue: str) -> Iterator[tuple[int, int]]:  # noqa: ANN401
     """Move the messages that are there now; yield how many are moved, and of how many, repeatedly and at the end."""
-    from botocore.exceptions import ClientError
-
-    source, target = get_queue_attribute(sqs, dlq, "QueueArn"), get_queue_attribute(sqs, queue, "QueueArn")
-    try:
-        sqs.start_message_move_task(SourceArn=source, DestinationArn=target)
-    except ClientError as exc:
-        code = exc.response["Error"]["Code"]
-        if (
-            code not in UNSUPPORTED_ACTION_CODES and not code.isdecimal()
-        ):  # a bare status is from a server without SQS's error codes
-            raise
+    if not queue.endswith(FIFO_SUFFIX):
         yield from move_messages_one_by_one(sqs, dlq, queue)
-    else:
-        yield from follow_move_task(sqs, source)
+        return
+    source, target = get_queue_attribute(sqs, dlq, "QueueArn"), get_queue_attribute(sqs, queue, "QueueArn")
+    sqs.start_message_move_task(SourceArn=source, DestinationArn=target)
+    yield from follow_move_task(sqs, source)
 
 
 def follow_move_task(sqs: Any, source: str) -> Iterator[tuple[int, int]]:  # noqa: ANN401
@@ -68,22 +64,29 @@ def follow_move_task(sqs: Any, source: str) -> Iterator[tuple[int, int]]:  # noq
 
 
 def move_messages_one_by_one(sqs: Any, dlq: str, queue: str) -> Iterator[tuple[int, int]]:  # noqa: ANN401
-    """Move message by message: send, then delete, so that none is lost; each keeps its id as its deduplication id."""
+    """Move message by message, some at once; each keeps its id as its deduplication id."""
     total, moved = int(get_queue_attribute(sqs, dlq, "ApproximateNumberOfMessages")), 0
-    while moved < total:  # not while there are any: some may fail again meanwhile
-        messages = sqs.receive_message(
-            QueueUrl=dlq, MaxNumberOfMessages=10, VisibilityTimeout=VISIBILITY_TIMEOUT_S, MessageAttributeNames=["All"]
-        ).get("Messages", [])
-        for message in messages:
-            sqs.send_message(
-                QueueUrl=queue, MessageBody=message["Body"], MessageAttributes=build_message_attributes(message)
-            )
-            sqs.delete_message(QueueUrl=dlq, ReceiptHandle=message["ReceiptHandle"])
-        moved += len(messages)
-        if not messages:
-            break
-        yield moved, total
+    with ThreadPoolExecutor(MAX_RECEIVED) as executor:
+        while moved < total:  # not while there are any: some may fail again meanwhile
+            messages = sqs.receive_message(
+                QueueUrl=dlq,
+                MaxNumberOfMessages=MAX_RECEIVED,
+                VisibilityTimeout=VISIBILITY_TIMEOUT_S,
+                WaitTimeSeconds=WAIT_S,
+                MessageAttributeNames=["All"],
+            ).get("Messages", [])
+            if not messages:
+                break
+            list(executor.map(lambda message: move_message(sqs, message, dlq, queue), messages))
+            moved += len(messages)
+            yield moved, total
     yield moved, total
+
+
+def move_message(sqs: Any, message: dict[str, Any], dlq: str, queue: str) -> None:  # noqa: ANN401
+    """Send a message to the queue, then delete it here, so that it is not lost."""
+    sqs.send_message(QueueUrl=queue, MessageBody=message["Body"], MessageAttributes=build_message_attributes(message))
+    sqs.delete_message(QueueUrl=dlq, ReceiptHandle=message["ReceiptHandle"])
 
 
 def build_message_attributes(message: dict[str, Any]) -> dict[str, Any]:

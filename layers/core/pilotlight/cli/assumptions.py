@@ -5,7 +5,7 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from pilotlight.registry.registry import FileContent
+from pilotlight.contracts.version_files import FileContent
 
 CARD = "model-card.md"
 

@@ -8,9 +8,9 @@ import numpy as np
 
 from pilotlight.contracts.capture_policy import CaptureExtent, CapturePolicy
 from pilotlight.contracts.manifest import ManifestDraft
+from pilotlight.contracts.version_files import FileContent
 from pilotlight.drift import training_profile
 from pilotlight.errors import InvalidInputError
-from pilotlight.registry.registry import FileContent
 from pilotlight.runtime.datatypes import NUMPY_DTYPES, Array
 from pilotlight.runtime.example_batches import AXIS_SUFFIX, STACKED, BatchLayout, find_layout, run_examples
 from pilotlight.runtime.session import Session

@@ -26,19 +26,20 @@ from pilotlight.cli import (
     triton_repository,
 )
 from pilotlight.cli.assumptions import Assumptions
-from pilotlight.cli.console import ERRORS, STORE, JsonOption, StoreOption, open_registry, print_json
+from pilotlight.cli.console import ERRORS, STORE, JsonOption, ServerOption, StoreOption, print_json
 from pilotlight.cli.graph_source import GraphSource, locate_graph
 from pilotlight.cli.inferred_steps import GraphFacts
+from pilotlight.cli.publish_target import open_publisher
 from pilotlight.contracts import label_file
 from pilotlight.contracts.capture_policy import CaptureExtent
 from pilotlight.contracts.codec import decode_document, encode_document
 from pilotlight.contracts.manifest import Manifest, ManifestDraft, Precision, Task, TensorSpec, Variant
 from pilotlight.contracts.names import check_name
 from pilotlight.contracts.processing import TextPreprocessing
+from pilotlight.contracts.version_files import FileContent
 from pilotlight.errors import InvalidInputError, ModelRefusedError
 from pilotlight.gate import graph_probe, text_probe
 from pilotlight.gate.graph_probe import GraphExamination
-from pilotlight.registry.registry import FileContent
 from pilotlight.runtime import booster_format, onnx_header
 from pilotlight.runtime.classifier_graph import ClassifierOutputs, build_servable_graph
 from pilotlight.runtime.cost_measurement import measure_request_cost
@@ -120,10 +121,12 @@ def publish(
     ] = [],  # noqa: B006 - typer reads it, nothing writes it
     precision: Annotated[Precision, typer.Option("--precision", help="Of the weights in the file.")] = "fp32",
     store: StoreOption = STORE,
+    url: ServerOption = None,
     json: JsonOption = False,
 ) -> None:
     """Make a model the next version of its name, and print its reference."""
     check_name(name, "model name")
+    publish_version = open_publisher(name, store, url, json=json)
     path = hugging_face_cache.choose_snapshot(path)
     assumed = Assumptions()
     options: dict[str, object] = {
@@ -148,8 +151,8 @@ def publish(
         )
         note_rows(prepared.facts.signature, assumed)
         files = prepared.files | read_processing_assets(draft, folder) | profile_files
-        manifest = open_registry(store).publish_version(draft, assumed.add_to_card(files))
-    tell_publication(manifest, prepared, assumed, store, json=json)
+        manifest = publish_version(draft, assumed.add_to_card(files))
+    tell_publication(manifest, prepared, assumed, url or store, json=json)
 
 
 def describe_table_steps(

@@ -16,6 +16,7 @@ from pilotlight.local import template
 from pilotlight.local.gateway import Gateway
 from pilotlight.local.origin_policy import is_loopback
 from pilotlight.settings import Settings
+from pilotlight.storage.object_store import DiskStore, open_store
 
 AUTH_MODES = ("keys", "jwt", "open")
 CONTROL_VARIABLE = "PILOTLIGHT_CONTROL_SECRET"
@@ -169,7 +170,16 @@ def build_gateway(
         allowed_hosts=allowed_hosts,
         allowed_origins=allowed_origins,
         secret=os.environ.get(CONTROL_VARIABLE) or secrets.token_hex(16),
+        uploads=open_upload_store(places["PILOTLIGHT_STORE"]),
     )
+
+
+def open_upload_store(store: str) -> DiskStore | None:
+    """Open the store into which the gateway takes uploads; None for a bucket, which takes them itself, and memory."""
+    if store.startswith(("s3:", "memory:")):  # opening a bucket may take credentials, which it has a process for
+        return None
+    opened = open_store(store)
+    return opened if isinstance(opened, DiskStore) else None
 
 
 def resolve_store(store: str) -> str:

@@ -27,6 +27,7 @@ from pilotlight.contracts.processing import (
 from pilotlight.errors import InvalidInputError
 
 FINISHES_WITH_LABELS = (DetectionPostprocessing, CtcPostprocessing, SegmentationPostprocessing)
+FILE_PATH_PATTERN = r"^[A-Za-z0-9_][A-Za-z0-9._-]*(/[A-Za-z0-9_][A-Za-z0-9._-]*)*$"
 Precision = Literal["fp32", "int8", "int4"]
 Task = Literal["tensor", "image", "audio", "text", "tabular"]
 Datatype = Literal[
@@ -51,7 +52,7 @@ class TensorSpec(Struct, frozen=True):
 class ManifestFile(Struct, frozen=True):
     """A file of a version: its path, which never leaves the version's folder, its size in bytes, its sha256 in hex."""
 
-    path: Annotated[str, Meta(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]*(/[A-Za-z0-9_][A-Za-z0-9._-]*)*$")]
+    path: Annotated[str, Meta(pattern=FILE_PATH_PATTERN)]
     bytes: Annotated[int, Meta(ge=0)]
     sha256: Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
 

@@ -28,6 +28,7 @@ from pilotlight.local.gateway_errors import (
     TOO_SLOW,
     GatewayErrorKind,
 )
+from pilotlight.local.signed_uploads import is_upload_target
 
 FILES_PER_ENVIRONMENT = 5  # its Runtime API's listener and connection, a pipe, a process, and one to spare
 FILES_OF_THE_GATEWAY = 64  # listeners, libraries, the event loop's own
@@ -208,9 +209,10 @@ class HttpConnection(HttpToolsProtocol):
         if self._is_refused:
             return
         self._body_bytes += len(body)
-        if self._body_bytes > self._limits.unread_bytes:
+        is_streamed = is_upload_target(self.url) and not self.cycle.response_complete  # to a file, not to memory
+        if self._body_bytes > self._limits.unread_bytes and not is_streamed:
             self.abort()
-        elif not self.cycle.response_complete:
+        elif not self.cycle.response_complete and not is_streamed:
             self._hold(len(body))
         if not self._is_refused:
             super().on_body(body)

@@ -41,7 +41,7 @@ CREDENTIALS = (
     "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "AWS_CONTAINER_CREDENTIALS_FULL_URI",
 )  # fmt: skip
 # Set if the gateway itself runs on Lambda, or in an environment of another one; its operator's secret.
-NOT_INHERITED_PREFIXES = ("AWS_LAMBDA_", "PILOTLIGHT_CONTROL_SECRET")
+NOT_INHERITED_PREFIXES = ("AWS_LAMBDA_", "PILOTLIGHT_CONTROL_SECRET", "PILOTLIGHT_UPLOAD_KEY")
 
 log = logging.getLogger("pilotlight.local")
 

@@ -33,8 +33,9 @@ from pilotlight.local.eventbridge_api import EventsApi
 from pilotlight.local.invoke_api import InvokeApi
 from pilotlight.local.origin_policy import OriginPolicy
 from pilotlight.local.pool import EnvironmentPool, OnFree
-from pilotlight.local.rest_api import RestApi
+from pilotlight.local.rest_api import AwsService, RestApi
 from pilotlight.local.runtime_api import Invocation
+from pilotlight.local.signed_uploads import SignedUploads, UploadStore
 from pilotlight.local.template import FunctionSpec, GatewayLimits, Stack
 from pilotlight.local.triggers import Triggers
 
@@ -55,8 +56,9 @@ class Gateway:
     loopback. `environment` overrides the template's variables. `idle_s` is
     how many seconds an environment may be without work. `client` is the runtime client's module: AWS's if it is
     installed, else ours. `allowed_hosts` are further names of this gateway, `allowed_origins` the origins of the other
-    sites whose pages may call it. Whoever knows `secret` may invoke functions and put events. Requests in flight have
-    `drain_s` seconds to finish when the gateway stops.
+    sites whose pages may call it. Whoever knows `secret` may invoke functions and put events. `uploads` is the store on
+    disk into which files are uploaded by signed URLs, None where a bucket takes them or nobody does. Requests in
+    flight have `drain_s` seconds to finish when the gateway stops.
     """
 
     template: Path
@@ -73,6 +75,7 @@ class Gateway:
     connections: ConnectionLimits = field(default_factory=ConnectionLimits)
     secret: str = field(default_factory=partial(secrets.token_hex, 16), repr=False)
     drain_s: float = 10.0
+    uploads: UploadStore | None = None
 
     def serve(self, on_ready: OnReady) -> None:
         """Serve until SIGINT or SIGTERM; `on_ready` gets the URL. For the main thread.
@@ -106,26 +109,32 @@ class Gateway:
         pools: dict[str, EnvironmentPool] = {}
         invoke = partial(_invoke_function, pools)
         triggers = Triggers(stack.schedules, stack.subscriptions, invoke)
-        services = (
+        upload_key = secrets.token_hex(32)  # of this gateway alone: its URLs end with it
+        services: list[AwsService] = [
             InvokeApi(stack.functions, invoke, self.limits, secret),
             EventsApi(stack.rules, invoke, self.limits, secret),
-        )
+        ]
+        if self.uploads is not None:
+            services.append(SignedUploads(self.uploads, upload_key))
         authorizer = LocalAuthorizer(stack.authorizer, stack.stage, invoke) if stack.authorizer else None
         api = RestApi(stack, pools, self.limits, services, authorizer, policy)
         listener = _open_listener(self.host, self.port)
         control_url = f"{_loopback_url(_listener_url(listener))}{secret.path}"
         pools |= {
-            name: self._build_pool(stack, function, triggers, control_url) for name, function in stack.functions.items()
+            name: self._build_pool(stack, function, triggers, control_url, upload_key)
+            for name, function in stack.functions.items()
         }
         count = count_connections(self.connections, self.workers * len(pools))
         table = ConnectionTable(self.connections, count)
         on_started = partial(_tell_url, on_ready, listener)
         return _Server(api, table, list(pools.values()), triggers, on_started, self.drain_s), listener
 
-    def _build_pool(self, stack: Stack, function: FunctionSpec, triggers: Triggers, url: str) -> EnvironmentPool:
-        spec = EnvironmentSpec(
-            function, stack.root, self.template.name, self.client, self.environment, self.limits, url
-        )
+    def _build_pool(
+        self, stack: Stack, function: FunctionSpec, triggers: Triggers, url: str, upload_key: str
+    ) -> EnvironmentPool:
+        upload_variables = {} if self.uploads is None else {"PILOTLIGHT_UPLOAD_KEY": upload_key}
+        variables = {**self.environment, **upload_variables}
+        spec = EnvironmentSpec(function, stack.root, self.template.name, self.client, variables, self.limits, url)
         name = function.logical_id
         is_heard = name in {subscription.source for subscription in stack.subscriptions}
 

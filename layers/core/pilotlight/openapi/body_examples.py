@@ -15,6 +15,21 @@ SEVEN = [  # a handwritten digit of 8 x 8 pixels, row by row, 0 to 16
 ]  # fmt: skip
 BODY_EXAMPLES: Mapping[str, dict[str, Any]] = {
     "InferRequest": {"inputs": [{"name": "image", "datatype": "FP32", "shape": [1, 1, 8, 8], "data": SEVEN}]},
+    "NewVersionBody": {
+        "manifest": {
+            "inputs": [{"name": "x", "datatype": "FP32", "shape": ["batch", 3]}],
+            "outputs": [{"name": "y", "datatype": "FP32", "shape": ["batch", 3]}],
+            "variants": {"fp32": {"graph": "model.onnx"}},
+            "serve": "fp32",
+        },
+        "files": [
+            {
+                "path": "model.onnx",
+                "bytes": 149,
+                "sha256": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+            }
+        ],
+    },
     "PromoteBody": {"version": "3"},
     "CanaryBody": {"version": "3", "percent": 10, "bake": "1h"},
     "TrafficSplitBody": {"shares": [{"version": "2", "percent": 20}, {"version": "3", "percent": 30}]},

@@ -94,6 +94,8 @@ SCHEMAS: Mapping[str, Any] = {  # names in routes that are not media types
     "PruneBody": registry.PruneBody,
     "PruneResult": registry.PruneResult,
     "VersionSummary": registry.VersionSummary,
+    "NewVersionBody": registry.NewVersionBody,
+    "VersionUpload": registry.VersionUpload,
     "DeletedVersion": registry.DeletedVersion,
     "Manifest": Manifest,
     "ManifestFiles": list[ManifestFile],

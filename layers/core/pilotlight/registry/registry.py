@@ -2,6 +2,7 @@
 
     models/<name>/versions/<n>/claim.json     create-only: its writer owns the number n
     models/<name>/versions/<n>/<files>        written by the owner alone
+    models/<name>/versions/<n>/upload.json    the manifest to come, where the files are uploaded over HTTP
     models/<name>/versions/<n>/manifest.json  create-only and last: this write is the commit
     models/<name>/aliases/<alias>.json        create-only, then compare-and-swap
     models/<name>/history/<alias>/<k>.json    the alias's k-th document, copied before it is swapped for the next
@@ -13,14 +14,12 @@ alias's history is complete at every moment: the former documents and then the c
 lock. A manifest is read only from the place that it names (infra/decisions/0066).
 """
 
-import hashlib
 import logging
 import re
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import msgspec
 from msgspec import Struct
@@ -29,6 +28,7 @@ from pilotlight.contracts.alias import AliasDocument, UnreadableDocument
 from pilotlight.contracts.codec import DocumentT, format_utc_now
 from pilotlight.contracts.manifest import Manifest, ManifestDraft, ManifestFile
 from pilotlight.contracts.names import CANDIDATE, CHAMPION, ModelReference, check_alias, check_name
+from pilotlight.contracts.version_files import FileContent, check_file_paths, describe_file
 from pilotlight.errors import (
     AlreadyExistsError,
     BrokenDocumentError,
@@ -48,7 +48,6 @@ log = logging.getLogger(__name__)
 
 JUDGEMENT_FOLDERS = ("approvals", "signatures", "verdicts")
 _ALIAS_PATH = re.compile(r"models/([^/]+)/aliases/([^/]+)\.json")
-FileContent = bytes | Path  # of a file of a version: in memory, or on disk
 
 
 class VersionClaim(Struct, frozen=True):
@@ -162,15 +161,19 @@ class Registry:
         check_name(draft.name, "model name")
         manifest = build_manifest(draft, tuple(describe_file(path, content) for path, content in sorted(files.items())))
         while not self._has_claim(manifest):
-            manifest = self._claim_version(manifest)
+            manifest = self.claim_version(manifest)
             if not self._create_files(manifest, files):
                 manifest = msgspec.structs.replace(manifest, nonce=uuid.uuid4().hex)  # gives this number up
-        self._commit_manifest(manifest)
+        self.commit_version(manifest)
+        return manifest
+
+    def commit_version(self, manifest: Manifest) -> None:
+        """Make a version visible whose files are in the store, and assign its first aliases; safe to repeat."""
+        self.commit_manifest(manifest)
         try:
             self.assign_initial_aliases(manifest)
         except DeniedError as exc:
             log.warning("%s:%d is published; its aliases are the promoter's. %s", manifest.name, manifest.version, exc)
-        return manifest
 
     def move_alias(self, name: str, alias: str, version: int, *, actor: str, reason: str) -> AliasDocument:
         """Point an alias, new or not, to an existing version; raise `ConflictError` when another move was faster.
@@ -274,7 +277,7 @@ class Registry:
                 rows[number] = found if isinstance(found, AliasDocument) else UnreadableDocument(number, str(found))
         return rows
 
-    def _claim_version(self, manifest: Manifest) -> Manifest:
+    def claim_version(self, manifest: Manifest) -> Manifest:
         """Take the lowest number above all that were ever taken; a slower publisher takes the next one."""
         folders = self.store.list_folders(f"models/{manifest.name}/versions")
         version = 1 + max((int(folder) for folder in folders if folder.isdecimal()), default=0)
@@ -310,7 +313,7 @@ class Registry:
                     return False
         return True
 
-    def _commit_manifest(self, manifest: Manifest) -> None:
+    def commit_manifest(self, manifest: Manifest) -> None:
         """Write the manifest; the store repeats a put whose answer was lost, and then finds its own manifest.
 
         The files are looked for first: by a clock that jumped, a pruning may have taken them for an old upload's.
@@ -450,6 +453,7 @@ def fill_gaps(
 
 def build_manifest(draft: ManifestDraft, files: tuple[ManifestFile, ...]) -> Manifest:
     """Build the manifest of version 1 from a draft; raise `InvalidInputError` when it would not decode."""
+    check_file_paths(file.path for file in files)
     generated_fields = {
         "version": 1,
         "created": format_utc_now(),
@@ -460,11 +464,3 @@ def build_manifest(draft: ManifestDraft, files: tuple[ManifestFile, ...]) -> Man
         return msgspec.convert(msgspec.to_builtins(draft) | generated_fields, Manifest)
     except msgspec.ValidationError as exc:
         raise InvalidInputError(f"{draft.name} cannot be published: {exc}.") from exc
-
-
-def describe_file(path: str, content: FileContent) -> ManifestFile:
-    """Describe a file for the manifest: size in bytes and sha256 in hex."""
-    if isinstance(content, bytes):
-        return ManifestFile(path, len(content), hashlib.sha256(content).hexdigest())
-    with content.open("rb") as file:
-        return ManifestFile(path, content.stat().st_size, hashlib.file_digest(file, "sha256").hexdigest())

@@ -10,6 +10,7 @@ from annotated_types import Ge, Le, MaxLen, MinLen
 from msgspec import Struct
 
 from pilotlight.api.schemas.request_body import STRICT, matches, request_body
+from pilotlight.contracts.signed_upload import MAX_UPLOAD_BYTES, PresignedUpload
 
 ShortText = Annotated[str, MinLen(1), MaxLen(512)]
 MAX_UPLOAD_PARTS = 10_000  # of a file
@@ -60,18 +61,9 @@ class CreateUploadBody:
     """The announcement of a file that is too large for one request."""
 
     filename: ShortText
-    bytes: Annotated[int, STRICT, Ge(1), Le(5_000_000_000)]  # S3's limit for one PUT
+    bytes: Annotated[int, STRICT, Ge(1), Le(MAX_UPLOAD_BYTES)]
     purpose: ShortText = "batch"
     mime_type: str = ""
-
-
-class PresignedUpload(Struct, kw_only=True):
-    """A request that anybody may send who knows it, while it lasts: exactly so many bytes, to exactly there."""
-
-    method: Literal["PUT"] = "PUT"
-    url: str
-    headers: dict[str, str]
-    expires_at: int
 
 
 class UploadObject(Struct, kw_only=True):

@@ -14,6 +14,7 @@ from pilotlight.api.schemas.request_body import STRICT, matches, request_body
 from pilotlight.contracts.alias import AliasDocument, Canary, UnreadableDocument
 from pilotlight.contracts.manifest import Precision
 from pilotlight.contracts.names import CANDIDATE, ModelReference, is_version
+from pilotlight.contracts.signed_upload import PresignedUpload
 from pilotlight.errors import InvalidInputError, UnavailableError
 
 # 3 and "3" are the same version.
@@ -22,6 +23,7 @@ Percent = Annotated[float, STRICT, Ge(0), Lt(100)]
 Reason = Annotated[str, MaxLen(1000)]
 Flag = Annotated[bool, STRICT]
 Answer = TypeVar("Answer")
+MAX_VERSION_FILES = 500  # that are uploaded: a response has a URL of up to 2 kB for each
 
 
 @request_body("is not an order to promote")
@@ -98,6 +100,47 @@ class PruneBody:
 
     keep: Annotated[int, STRICT, Ge(1)] = 5
     dry_run: Flag = True
+
+
+@request_body("is not a file of a version")
+class VersionFileBody:
+    """A file that is to be uploaded: its path below the version, its size and its sha256 in hex."""
+
+    path: str
+    bytes: Annotated[int, STRICT, Ge(0)]  # at most 5,000,000,000, S3's limit for one PUT
+    sha256: Annotated[str, matches(r"^[0-9a-f]{64}$")]
+
+
+@request_body("is not the announcement of a version")
+class NewVersionBody:
+    """A version to be uploaded: its manifest, without what the server sets (version, created, files), and its files."""
+
+    manifest: dict[str, Any]
+    files: Annotated[list[VersionFileBody], MinLen(1), MaxLen(MAX_VERSION_FILES)]
+
+
+class UploadedFile(Struct, frozen=True):
+    """A file of a version that is being uploaded; `presigned` is the request that uploads it."""
+
+    path: str
+    bytes: int
+    sha256: str
+    uploaded: bool
+    presigned: PresignedUpload | None  # null once it has arrived
+
+
+class VersionUpload(Struct, frozen=True):
+    """A version that is being uploaded, and visible to nobody until it is committed."""
+
+    model: str
+    version: str
+    by: str  # who is recorded as its publisher
+    files: list[UploadedFile]
+
+    @property
+    def missing(self) -> list[UploadedFile]:
+        """The files that have not arrived."""
+        return [file for file in self.files if not file.uploaded]
 
 
 class VersionSummary(Struct, frozen=True, omit_defaults=True):
