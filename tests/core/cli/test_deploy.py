@@ -16,7 +16,7 @@ from typing import Any
 import boto3
 import pytest
 from moto.cloudformation.models import cloudformation_backends
-from moto.core import DEFAULT_ACCOUNT_ID
+from moto.core.models import DEFAULT_ACCOUNT_ID
 
 from pilotlight.api_keys.key_store import KeyStore
 from pilotlight.cli import deploy
