@@ -15,6 +15,8 @@ from typing import Any
 
 import boto3
 import pytest
+from moto.cloudformation.models import cloudformation_backends
+from moto.core.models import DEFAULT_ACCOUNT_ID
 
 from pilotlight.api_keys.key_store import KeyStore
 from pilotlight.cli import deploy
@@ -215,6 +217,20 @@ def test_what_sam_says_of_a_failure_is_one_sentence(
     assert not config_folder.exists()
 
 
+def test_what_a_failed_first_deploy_left_is_deleted_first(
+    run: Run, deployed: dict[str, Any], stack_name: str, calls: Calls
+) -> None:
+    cloudformation = boto3.client("cloudformation")
+    (before,) = cloudformation.describe_stacks(StackName=stack_name)["Stacks"]
+    cloudformation_backends[DEFAULT_ACCOUNT_ID]["us-east-1"].stacks[before["StackId"]].status = "ROLLBACK_COMPLETE"
+    _, out, err = run("deploy", "--no-build", "--json")
+    assert f"Deleting what a failed deploy left of {stack_name}" in err
+    (after,) = cloudformation.describe_stacks(StackName=stack_name)["Stacks"]
+    assert after["StackId"] != before["StackId"]
+    assert json.loads(out)["key"] not in (None, deployed["key"]), "a new stack with a new bucket has had no key"
+    assert calls()[-1][-1] == 'AccessLogs="off"'
+
+
 def test_a_log_role_is_used_where_the_account_has_one(
     run: Run, checkout: Path, stack_name: str, calls: Calls, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -251,6 +267,20 @@ PAGES = {
     ("bucket",): f"{CONSOLE}/s3/buckets/models-",
     ("logs",): f"{CONSOLE}/cloudwatch/home?region=us-east-1#logsV2:log-groups$3FlogGroupNameFilter$3Dmodels-",
 }
+
+
+def test_a_stack_without_a_dashboard_shows_its_logs(
+    run: Run, deployed: dict[str, Any], stack_name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    without = json.loads(TEMPLATE)
+    del without["Outputs"]["Dashboard"]
+    change = {"StackName": stack_name, "TemplateBody": json.dumps(without)}
+    boto3.client("cloudformation").update_stack(**change, Parameters=[])
+    monkeypatch.setattr("webbrowser.open", lambda _: False)
+    code, out, _ = run("open")
+    assert (code, out.startswith(PAGES["logs",])) == (0, True), out
+    code, _, err = run("open", "dashboard")
+    assert (code, "--parameter MonitoringLevel=full` makes one" in err) == (2, True), err
 
 
 def test_a_page_is_opened_and_its_url_printed(

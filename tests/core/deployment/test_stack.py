@@ -12,7 +12,7 @@ from pilotlight.deployment.aws_clients import open_aws_client
 from pilotlight.deployment.removal import find_kept_resources
 from pilotlight.deployment.stack import (
     STACK_TYPE,
-    Stack,
+    CloudFormationStack,
     StackEvent,
     check_stack_name,
     clean_reason,
@@ -83,11 +83,11 @@ def test_a_stack_is_found_by_name(cloudformation: Any, stack_name: str) -> None:
 
 def test_a_stack_of_somebody_else_is_not_ours(cloudformation: Any) -> None:  # noqa: ANN401
     parameters = {"Auth": "keys"}
-    assert not Stack("web", "arn:web", "CREATE_COMPLETE", parameters, {"Url": "x", "Bucket": "y"}).is_ours
-    assert Stack("web", "arn:web", "UPDATE_IN_PROGRESS", parameters, {}).is_busy
+    assert not CloudFormationStack("web", "arn:web", "CREATE_COMPLETE", parameters, {"Url": "x", "Bucket": "y"}).is_ours
+    assert CloudFormationStack("web", "arn:web", "UPDATE_IN_PROGRESS", parameters, {}).is_busy
 
 
-@pytest.mark.parametrize("name", ["", "1a", "a_b", "a" * 129, "https://a", "ä"])
+@pytest.mark.parametrize("name", ["", "1a", "a_b", "a" * 53, "https://a", "ä"])
 def test_what_is_no_name_is_refused(name: str) -> None:
     with pytest.raises(InvalidInputError, match="is no name of a stack"):
         check_stack_name(name)
@@ -157,7 +157,7 @@ class StuckCloudFormation:
 
 
 def test_a_stack_that_cannot_be_deleted_says_why() -> None:
-    stack = Stack("models", "arn:stack", "CREATE_COMPLETE", {}, {})
+    stack = CloudFormationStack("models", "arn:stack", "CREATE_COMPLETE", {}, {})
     with pytest.raises(
         UnavailableError, match=r"Policy \(AWS::S3::BucketPolicy\) could not be deleted: Access denied\."
     ):

@@ -27,7 +27,7 @@ from pilotlight.deployment.prerequisites import DeployChecks, DeployRequest
 from pilotlight.deployment.remembered_stacks import RememberedStack
 from pilotlight.deployment.removal import delete_stack
 from pilotlight.deployment.sam_deploy import SamCommand
-from pilotlight.deployment.stack import ROLLED_BACK, Stack, get_stack
+from pilotlight.deployment.stack import ROLLED_BACK, CloudFormationStack, get_stack
 from pilotlight.doctor.finding import CheckResult, run_check
 from pilotlight.doctor.server import is_live
 from pilotlight.errors import PilotlightError, UnavailableError
@@ -43,7 +43,7 @@ POLL_S = 2.0
 class Deployment(NamedTuple):
     """What a deploy has made: the stack, how it is reached, and its first key, empty unless it was created now."""
 
-    stack: Stack
+    stack: CloudFormationStack
     remembered: RememberedStack
     key: str
 
@@ -119,7 +119,7 @@ def record_deployment(chosen: ChosenStack, region: str, url: str | None) -> Depl
     return Deployment(stack, remembered, key)
 
 
-def find_own_url(chosen: ChosenStack, stack: Stack) -> str | None:
+def find_own_url(chosen: ChosenStack, stack: CloudFormationStack) -> str | None:
     """Find the URL that an earlier deploy of this stack was given: a domain, which an update does not change."""
     known = chosen.remembered
     if known is None or known.bucket != stack.outputs["Bucket"] or AWS_HOST_PATTERN.match(known.url):
@@ -127,7 +127,7 @@ def find_own_url(chosen: ChosenStack, stack: Stack) -> str | None:
     return known.url
 
 
-def create_first_key(stack: Stack) -> str:
+def create_first_key(stack: CloudFormationStack) -> str:
     """Create a key of all scopes if the stack has never had one; return it, or an empty text.
 
     A bucket that cannot be read or written does not undo the deploy: it is told, and no key is made.

@@ -17,7 +17,7 @@ from pilotlight.deployment.removal import (
     remove_kept,
     remove_uploads,
 )
-from pilotlight.deployment.stack import Stack, find_stack
+from pilotlight.deployment.stack import CloudFormationStack, find_stack
 from pilotlight.errors import ConflictError, InvalidInputError, NotFoundError
 
 
@@ -50,7 +50,7 @@ def destroy(
     print_left(stack, left, json=json)
 
 
-def check_deletable(stack: Stack) -> None:
+def check_deletable(stack: CloudFormationStack) -> None:
     """Raise an error for a stack that is not Pilotlight's, or that somebody is changing."""
     if not stack.is_ours:
         raise InvalidInputError(
@@ -60,7 +60,7 @@ def check_deletable(stack: Stack) -> None:
         raise ConflictError(f"{stack.name} is {stack.status}, changed by somebody else; try again when that is over.")
 
 
-def print_plan(stack: Stack, kept: Sequence[KeptResource], gone: int, *, everything: bool) -> None:
+def print_plan(stack: CloudFormationStack, kept: Sequence[KeptResource], gone: int, *, everything: bool) -> None:
     """Print what goes, and what stays or goes after it."""
     print_line(f"{stack.name}, {stack.id}:")
     print_line(
@@ -99,7 +99,7 @@ def remove_if_there(kept: KeptResource) -> None:
         print_line(f"  {exc}")
 
 
-def print_left(stack: Stack, left: Sequence[KeptResource], *, json: bool) -> None:
+def print_left(stack: CloudFormationStack, left: Sequence[KeptResource], *, json: bool) -> None:
     """Print what is left, each with the command by which it goes."""
     if json:
         rows = [{"type": one.resource.type, "id": one.resource.physical_id, "command": one.command} for one in left]

@@ -16,7 +16,8 @@ LEVELS, TEXTS, IDS = (
 )
 HIDDEN = {"timestamp", "time", "at", "_aws", "logger", "AWSRequestId", "stackTrace", "trace", *LEVELS, *TEXTS, *IDS}
 TEXT_LEVEL = re.compile(r"\[(?P<level>DEBUG|INFO|WARNING|ERROR|CRITICAL)\]\s+")  # how Lambda begins a line of text
-PLATFORM_PREFIX = "platform."
+PLATFORM_PREFIX = "platform."  # of the type of Lambda's own lines
+HIDDEN_OF_PLATFORM = {"requestId", "tracing.spanId", "tracing.value"}
 MAX_FIELD = 300  # characters of a field's value; --json shows all
 
 
@@ -35,11 +36,11 @@ def describe_message(message: str) -> tuple[str, str, str]:
         marked = TEXT_LEVEL.match(message)
         text = message[marked.end() :] if marked else message
         return marked["level"] if marked else "INFO", text.rstrip().replace("\t", " ").replace("\n", "\n    "), ""
+    record, kind = fields.get("record"), str(fields.get("type", ""))
+    if isinstance(record, dict) and kind.startswith(PLATFORM_PREFIX):
+        said = format_fields(flatten_fields(record), HIDDEN_OF_PLATFORM)
+        return "INFO", f"{kind}: {said}", str(record.get("requestId", ""))
     correlation_id = str(find_first(fields, IDS))
-    if str(fields.get("type", "")).startswith(PLATFORM_PREFIX) and isinstance(fields.get("record"), dict):
-        record = fields["record"]
-        said = f"{fields['type']}: {format_fields(flatten(record), {'requestId', 'tracing.spanId', 'tracing.value'})}"
-        return "INFO", said, str(record.get("requestId", ""))
     level = str(find_first(fields, LEVELS)) or guess_level(fields)
     text, rest = str(find_first(fields, TEXTS)), format_fields(fields, HIDDEN)
     trace = "".join(f"\n    {line.rstrip()}" for line in map(str, fields.get("stackTrace") or ()))
@@ -65,11 +66,11 @@ def guess_level(fields: Mapping[str, Any]) -> str:
     return "ERROR" if status.startswith("5") else "WARN" if status.startswith("4") else "INFO"
 
 
-def flatten(fields: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def flatten_fields(fields: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Flatten nested objects: `metrics.durationMs`."""
     flat: dict[str, Any] = {}
     for name, value in fields.items():
-        flat |= flatten(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
+        flat |= flatten_fields(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
     return flat
 
 

@@ -28,7 +28,7 @@ from pilotlight.deployment.package import (
     find_sam,
     read_architecture,
 )
-from pilotlight.deployment.stack import ROLLED_BACK, Stack, find_stack
+from pilotlight.deployment.stack import ROLLED_BACK, UNMADE, CloudFormationStack, find_stack
 from pilotlight.deployment.template_parameters import TemplateParameters
 from pilotlight.doctor.finding import CheckFailedError, HealthCheck, NotCheckedError
 from pilotlight.errors import NotFoundError, PilotlightError, UnavailableError
@@ -172,16 +172,16 @@ class DeployChecks:
     def _is_reachable(self) -> bool:
         return not isinstance(self._identity, PilotlightError)
 
-    def _open(self, service: str) -> Any:  # noqa: ANN401 - boto3 ships no types
+    def _open_service(self, service: str) -> Any:  # noqa: ANN401 - boto3 ships no types
         if not self._is_reachable:
             raise NotCheckedError("It takes a region and credentials to ask.")
         return self._open_client(service)
 
     def check_stack(self) -> str:
         """Check that the stack can be made or updated now, and that one of its name is Pilotlight's."""
-        self._open("cloudformation")
+        self._open_service("cloudformation")
         stack = self.stack
-        if stack is None:
+        if stack is None or stack.status == UNMADE:
             return f"{self.request.stack} will be created."
         if not stack.is_ours:
             raise CheckFailedError(
@@ -198,14 +198,14 @@ class DeployChecks:
         return f"{stack.name} is {stack.status}, and will be updated; parameters that are not given keep their values."
 
     @cached_property
-    def stack(self) -> Stack | None:
+    def stack(self) -> CloudFormationStack | None:
         """The stack as it is now; None if there is none."""
         return find_stack(self._open_client("cloudformation"), self.request.stack)
 
     def check_lambda(self) -> str:
         """Check how many environments Lambda starts at once in this account, and its room for code."""
-        with asking("Lambda's limits"):
-            settings = self._open("lambda").get_account_settings()
+        with excuse_refusal("Lambda's limits"):
+            settings = self._open_service("lambda").get_account_settings()
         limit, usage = settings["AccountLimit"], settings.get("AccountUsage", {})
         free = limit.get("TotalCodeSize", 0) - usage.get("TotalCodeSize", 0)
         if "TotalCodeSize" in limit and free < LOW_CODE_BYTES:
@@ -225,7 +225,7 @@ class DeployChecks:
 
     def check_access_logs(self) -> str:
         """Check whether API Gateway may write logs in this account and region."""
-        self._open("apigateway")
+        self._open_service("apigateway")
         given = self.request.parameters.get("AccessLogs")
         if given in ("off", "create") or (given is None and not self._is_new):
             return f"AccessLogs={self._get('AccessLogs')}."
@@ -241,8 +241,8 @@ class DeployChecks:
     @cached_property
     def _log_role(self) -> str:
         """The role by which API Gateway writes logs; empty if there is none."""
-        with asking("API Gateway's role for logs"):
-            return str(self._open("apigateway").get_account().get("cloudwatchRoleArn") or "")
+        with excuse_refusal("API Gateway's role for logs"):
+            return str(self._open_service("apigateway").get_account().get("cloudwatchRoleArn") or "")
 
     @property
     def _is_new(self) -> bool:
@@ -250,9 +250,9 @@ class DeployChecks:
 
     def check_training(self) -> str:
         """Check how many vCPUs of GPU machines EC2 lends to this account as Spot; new accounts have none."""
-        with asking("EC2's quotas"):
+        with excuse_refusal("EC2's quotas"):
             asked = {"ServiceCode": "ec2", "QuotaCode": SPOT_GPU_QUOTA}
-            value = self._open("service-quotas").get_service_quota(**asked)["Quota"]["Value"]
+            value = self._open_service("service-quotas").get_service_quota(**asked)["Quota"]["Value"]
         if value < 1:
             raise NotCheckedError(
                 "EC2 lends this account no GPU machine as Spot, so that trainings would wait; ask for 8 vCPUs in "
@@ -276,7 +276,7 @@ class DeployChecks:
 
 
 @contextmanager
-def asking(what: str) -> Iterator[None]:
+def excuse_refusal(what: str) -> Iterator[None]:
     """Turn AWS's refusal to be asked into a check that was not made: a deploy may work without that right."""
     try:
         with translate_aws_errors(what):

@@ -11,8 +11,8 @@ import yaml
 from pilotlight.deployment.aws_clients import OpenClient, translate_aws_errors
 from pilotlight.deployment.stack import (
     STACK_TYPE,
-    Stack,
-    StackResource,
+    CloudFormationStack,
+    DeployedResource,
     describe_progress,
     explain_failure,
     find_last_event,
@@ -41,7 +41,7 @@ COMMANDS = {
 class KeptResource:
     """A resource that outlives its stack; `content` is what would be lost with it."""
 
-    resource: StackResource
+    resource: DeployedResource
     content: str
 
     @property
@@ -71,7 +71,7 @@ def find_retained(cloudformation: Any, stack: str) -> Iterator[str]:  # noqa: AN
             yield logical_id
 
 
-def describe_content(open_client: OpenClient, resource: StackResource) -> str:
+def describe_content(open_client: OpenClient, resource: DeployedResource) -> str:
     """Describe what a resource holds: objects and bytes, messages, images."""
     identifier = resource.physical_id
     try:
@@ -131,7 +131,7 @@ def empty_bucket(s3: Any, bucket: str, prefix: str = "") -> None:  # noqa: ANN40
             )
 
 
-def delete_stack(cloudformation: Any, stack: Stack, tell: Callable[[str], None]) -> None:  # noqa: ANN401
+def delete_stack(cloudformation: Any, stack: CloudFormationStack, tell: Callable[[str], None]) -> None:  # noqa: ANN401
     """Delete a stack, and wait until it is gone; raise `UnavailableError` with the first resource that stays."""
     before = find_last_event(cloudformation, stack.id)
     with translate_aws_errors(f"the stack {stack.name!r}"):

@@ -9,7 +9,8 @@ from typing import Any
 from pilotlight.deployment.aws_clients import translate_aws_errors
 from pilotlight.errors import InvalidInputError, NotFoundError, PilotlightError
 
-STACK_NAME_PATTERN = r"[A-Za-z][A-Za-z0-9-]{0,127}"
+# CloudFormation takes 128 characters; the state machine in the nested stack Events is called after it, and takes 80.
+STACK_NAME_PATTERN = r"[A-Za-z][A-Za-z0-9-]{0,51}"
 STACK_TYPE = "AWS::CloudFormation::Stack"
 OWN_PARAMETERS = {"Auth", "ModelMemory", "Promotion"}  # by which a stack is known to be Pilotlight's
 UNMADE = "REVIEW_IN_PROGRESS"  # the state of a stack whose first change was never carried out
@@ -28,7 +29,7 @@ BEGINNING = datetime.min.replace(tzinfo=UTC)
 
 
 @dataclass(frozen=True)
-class Stack:
+class CloudFormationStack:
     """A stack as CloudFormation describes it."""
 
     name: str
@@ -49,7 +50,7 @@ class Stack:
 
 
 @dataclass(frozen=True)
-class StackResource:
+class DeployedResource:
     """A resource of a stack or of one nested in it; `stack` is the id of that one."""
 
     logical_id: str
@@ -79,11 +80,11 @@ def is_stack_name(text: str) -> bool:
 def check_stack_name(name: str) -> str:
     """Return the name, or raise `InvalidInputError` for what is no name of a stack."""
     if not is_stack_name(name):
-        raise InvalidInputError(f"{name!r} is no name of a stack: 1 to 128 of A-Z a-z 0-9 -, the first a letter.")
+        raise InvalidInputError(f"{name!r} is no name of a stack: 1 to 52 of A-Z a-z 0-9 -, the first a letter.")
     return name
 
 
-def find_stack(cloudformation: Any, name: str) -> Stack | None:  # noqa: ANN401 - boto3 ships no types
+def find_stack(cloudformation: Any, name: str) -> CloudFormationStack | None:  # noqa: ANN401 - boto3 ships no types
     """Find a stack by its name or id; None if there is none."""
     from botocore.exceptions import ClientError
 
@@ -94,7 +95,7 @@ def find_stack(cloudformation: Any, name: str) -> Stack | None:  # noqa: ANN401 
             if "does not exist" in exc.response["Error"].get("Message", ""):
                 return None
             raise
-    return Stack(
+    return CloudFormationStack(
         found["StackName"],
         found["StackId"],
         found["StackStatus"],
@@ -103,7 +104,7 @@ def find_stack(cloudformation: Any, name: str) -> Stack | None:  # noqa: ANN401 
     )
 
 
-def get_stack(cloudformation: Any, name: str) -> Stack:  # noqa: ANN401
+def get_stack(cloudformation: Any, name: str) -> CloudFormationStack:  # noqa: ANN401
     """Get a stack; raise `NotFoundError` if there is none."""
     found = find_stack(cloudformation, name)
     if found is None:
@@ -111,7 +112,7 @@ def get_stack(cloudformation: Any, name: str) -> Stack:  # noqa: ANN401
     return found
 
 
-def list_resources(cloudformation: Any, stack: str) -> Iterator[StackResource]:  # noqa: ANN401
+def list_resources(cloudformation: Any, stack: str) -> Iterator[DeployedResource]:  # noqa: ANN401
     """List the resources of a stack that are there, and of the stacks nested in it."""
     with translate_aws_errors(f"the stack {stack!r}"):
         pages = cloudformation.get_paginator("list_stack_resources").paginate(StackName=stack)
@@ -119,7 +120,7 @@ def list_resources(cloudformation: Any, stack: str) -> Iterator[StackResource]: 
     for one in found:
         if not (physical := one.get("PhysicalResourceId")) or one["ResourceStatus"] == "DELETE_COMPLETE":
             continue
-        yield StackResource(one["LogicalResourceId"], physical, one["ResourceType"], stack)
+        yield DeployedResource(one["LogicalResourceId"], physical, one["ResourceType"], stack)
         if one["ResourceType"] == STACK_TYPE:
             yield from list_resources(cloudformation, physical)
 
