@@ -99,7 +99,9 @@ def test_what_is_not_signed_or_by_another_key_is_not_served(signing: Signing) ->
 def test_a_canary_that_held_is_promoted_by_the_clock(signing: Signing) -> None:
     fakes.publish(signing.registry)
     fakes.eventually(lambda: signing.load_champion("double").canary is not None, 180)
-    assert (signing.load_champion("double").version, signing.load_champion("double").canary.version) == (1, 2)
+    champion = signing.load_champion("double")
+    assert champion.canary is not None
+    assert (champion.version, champion.canary.version) == (1, 2)
     set_schedule(signing.stack, "Promote", "rate(1 minute)")
     try:
         fakes.eventually(lambda: signing.load_champion("double").version == 2, 180)
