@@ -98,7 +98,7 @@ def test_one_file_that_fails_stops_the_others(client: Client, bucket: FaultyS3, 
     """A large one is not sent to its end in vain, and Ctrl-C need not wait for it."""
     large = tmp_path / "large.bin"
     large.write_bytes(bytes(64 << 20))
-    files = {"model.onnx": GRAPH, "large.bin": large}
+    files: dict[str, bytes | Path] = {"model.onnx": GRAPH, "large.bin": large}
     upload = client.registry.announce_version(fakes.draft(), files)
     sent = 0
 
