@@ -9,9 +9,12 @@ from functools import cached_property, partial
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+import msgspec
+
 from pilotlight.api.routes import Route
+from pilotlight.contracts.version_files import describe_file
 from pilotlight.gate.evaluation import QualityGate
-from pilotlight.registry.registry import Registry
+from pilotlight.registry.registry import Registry, version_path
 from tests import fakes
 from tests.e2e.front_door.server import Server
 
@@ -54,6 +57,17 @@ class Subjects:
         path = f"/registry/models/{LABORATORY}/aliases/tried/promote"
         return str(self.ask("POST", path, json={"version": "2"})["id"])
 
+    def announce_version(self) -> str:
+        path = f"/registry/models/{LABORATORY}/versions"
+        return str(self.ask("POST", path, json=ANNOUNCEMENT)["version"])
+
+    def upload_version(self) -> str:
+        """Announce a version, and put its file where its URL would put it."""
+        version = self.announce_version()
+        path = version_path(LABORATORY, int(version), "model.onnx")
+        self.server.registry.store.create(path, fakes.graph("double"))
+        return version
+
     def publish(self) -> str:
         """Publish a version that no alias needs: `candidate` is at the second one after it, and was at the first."""
         versions = [fakes.publish(self.server.registry, LABORATORY).version for _ in range(3)]
@@ -73,6 +87,11 @@ class Subjects:
         return alias
 
 
+ANNOUNCED = describe_file("model.onnx", fakes.graph("double"))
+ANNOUNCEMENT = {
+    "manifest": msgspec.to_builtins(fakes.draft(LABORATORY)),
+    "files": [msgspec.to_builtins(ANNOUNCED)],
+}
 TRAINING = {"recipe": "digits", "set": TINY, "run": "front-door"}
 
 
@@ -114,6 +133,13 @@ def find_nothing_special(subjects: Subjects) -> dict[str, str]:
 SPECIAL: Mapping[str, Callable[[Subjects], dict[str, str]]] = {
     "POST /v2/repository/models/{model}/load": lambda _: {"model": "spare"},
     "POST /v2/repository/models/{model}/unload": lambda _: {"model": "spare"},
+    "POST /registry/models/{model}/versions": of_laboratory,
+    "GET /registry/models/{model}/versions/{version}/upload": lambda one: of_laboratory(
+        one, version=one.announce_version()
+    ),
+    "POST /registry/models/{model}/versions/{version}/commit": lambda one: of_laboratory(
+        one, version=one.upload_version()
+    ),
     "DELETE /registry/models/{model}/versions/{version}": lambda one: of_laboratory(one, version=one.publish()),
     "GET /registry/models/{model}/versions/{version}/report": lambda _: {"model": "reported"},
     "GET /registry/models/{model}/versions/{version}/verdict": lambda one: of_laboratory(one, version=one.examined),
@@ -131,6 +157,7 @@ NO_BODY: Body = MappingProxyType({})
 BODIES: Mapping[str, Callable[[Subjects, Values], Body]] = {
     "/infer": lambda _, __: {"json": {"inputs": [IMAGE]}},
     "/invocations": lambda _, __: {"json": {"inputs": {"image": [[PIXELS[at : at + 8] for at in range(0, 64, 8)]]}}},
+    "/versions": lambda _, __: {"json": ANNOUNCEMENT},
     "/prune": lambda _, __: {"json": {"keep": 3}},
     "/approval": lambda _, __: {"json": {"state": "approved", "why": "good"}},
     "/promote": lambda _, __: {"json": {"version": "2"}},
