@@ -671,6 +671,7 @@ def test_a_body_may_begin_with_a_byte_order_mark(place: Place) -> None:
 @pytest.mark.parametrize("name", ["nothing", f"upload_{'0' * 32}"])
 @pytest.mark.parametrize("what", ["parts", "complete", "cancel"])
 def test_an_upload_that_there_is_not_is_called_an_upload(place: Place, name: str, what: str) -> None:
-    sent = (form(b"x", "data"), FORM) if what == "parts" else ({"part_ids": []}, {})
-    status, said = place.ask("POST", f"/v1/uploads/{name}/{what}", *sent)
+    is_part = what == "parts"
+    sent = form(b"x", "data") if is_part else b'{"part_ids": []}'
+    status, said = place.ask("POST", f"/v1/uploads/{name}/{what}", sent, FORM if is_part else {})
     assert (status, said["error"]["message"]) == (404, f"There is no upload {name!r}; POST /v1/uploads begins one.")
