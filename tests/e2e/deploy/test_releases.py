@@ -102,17 +102,16 @@ def test_what_is_not_signed_or_by_another_key_is_not_served(signing: Signing) ->
 
 
 def test_a_canary_that_held_is_promoted_by_the_clock(signing: Signing) -> None:
-    fakes.publish(signing.registry)
-    fakes.eventually(lambda: signing.find_canary("double") == 2, 180)
-    assert signing.load_champion("double").version == 1
     set_schedule(signing.stack, "Promote", "rate(1 minute)")
     try:
-        fakes.eventually(lambda: signing.load_champion("double").version == 2, 180)
+        fakes.publish(signing.registry)
+        fakes.eventually(lambda: signing.load_champion("double").version == 2, 240)
     finally:
         set_schedule(signing.stack, "Promote", "rate(5 minutes)")
     history = signing.stack.call("GET", "/registry/models/double/aliases/champion/history").json()
-    assert [one["by"] for one in history[-2:]] == ["functions/promote", "functions/promote"]
-    assert signing.find_canary("double") is None
+    tried, promoted = history[-2:]
+    assert (tried["version"], tried["canary"]["version"], tried["by"]) == (1, 2, "functions/promote")
+    assert (promoted["version"], promoted.get("canary"), promoted["by"]) == (2, None, "functions/promote")
 
 
 def test_a_canary_that_fails_is_stopped_for_all_of_them(signing: Signing) -> None:
