@@ -125,11 +125,11 @@ def test_a_reply_is_sent_to_the_queue_that_the_stack_allows(place: Place) -> Non
     asked = place.send(v2([1, 2, 3]), reply_to=get_arn(place.replies))
     found: list[dict[str, Any]] = []
 
-    def has_reply() -> bool:
+    def has_come() -> bool:
         found.extend(receive(place.replies))
         return bool(found)
 
-    fakes.eventually(has_reply, 60)
+    fakes.eventually(has_come, 60)
     (reply,) = found
     assert reply["MessageAttributes"]["in_reply_to"]["StringValue"] == asked
     assert json.loads(reply["Body"])["outputs"][0]["data"] == [2, 4, 6]
