@@ -43,6 +43,7 @@ test-slow: $(VENV)/with-dev  ## train every recipe of record, on several process
 # What `make test` skips for want of a library.
 test-heavy: .venv-heavy/ready  ## test with MLflow's and LangChain's own clients, and with CatBoost
 	.venv-heavy/bin/python -m pytest tests/conformance/test_heavy_clients.py tests/functions/train/convert/test_boosters.py
+	.venv-heavy/bin/python -m pytest tests/e2e/front_door/test_clients.py -k "served and mlflow"
 
 lint: $(VENV)/with-dev  ## check style, types, imports between modules, and templates
 	$(BIN)/ruff check

@@ -131,9 +131,13 @@ class Answer(BaseHTTPRequestHandler):
     def do_PUT(self) -> None:
         """A write, perhaps under a condition; a fault comes before it, or behind it where the answer is lost."""
         key = unquote(urlsplit(self.path).path).removeprefix(f"/{BUCKET}/")
-        data = self.rfile.read(int(self.headers.get("Content-Length", "0")))
+        length = int(self.headers.get("Content-Length", "0"))
+        data = self.rfile.read(length)
+        if len(data) < length:  # the client went away
+            self.close_connection = True
+            return
         fault = self.server.choose_fault(key)
-        if fault in ("slow_down", "403", "500", "late"):
+        if fault in ("slow_down", "403", "500", "late", "expired"):
             getattr(self, f"_{fault}")(data)
             if fault != "late":
                 return
@@ -190,6 +194,9 @@ class Answer(BaseHTTPRequestHandler):
 
     def _500(self, data: bytes) -> None:
         self._send(500, b"<Error><Code>InternalError</Code></Error>")
+
+    def _expired(self, data: bytes) -> None:
+        self._send(400, b"<Error><Code>ExpiredToken</Code><Message>The provided token has expired.</Message></Error>")
 
     def _403(self, data: bytes) -> None:
         self._send(403, b"<Error><Code>AccessDenied</Code></Error>")

@@ -23,9 +23,9 @@ ENTRYPOINT []
 LEFT_OUT = shutil.ignore_patterns("site-packages", "test", "__pycache__", "*.a", "idlelib", "include", "share")
 
 
-def docker(*words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-    """Run a command of Docker."""
-    done = subprocess.run(["docker", *words], cwd=ROOT, capture_output=True, text=True, check=False)
+def docker(*words: str, check: bool = True, given: str | None = None) -> subprocess.CompletedProcess[str]:
+    """Run a command of Docker, with `given` on its standard input."""
+    done = subprocess.run(["docker", *words], cwd=ROOT, input=given, capture_output=True, text=True, check=False)
     assert not check or done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     return done
 

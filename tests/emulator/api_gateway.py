@@ -51,7 +51,10 @@ def _import_api_with(import_api: Any) -> Any:  # noqa: ANN401 - ministack has no
 
     def api(spec: dict[str, Any], base_data: dict[str, Any] | None = None) -> Any:  # noqa: ANN401 - ministack's own
         found = {name: spec.get(f"x-amazon-apigateway-{key}") for name, key in EXTENSIONS.items()}
-        made = import_api(spec, {**(base_data or {}), **{name: value for name, value in found.items() if value}})
+        data = {**(base_data or {}), **{name: value for name, value in found.items() if value}}
+        endpoint = data.get("endpointConfiguration", {"types": ["REGIONAL"]})  # with CloudFormation's capitals
+        data["endpointConfiguration"] = {name[0].lower() + name[1:]: value for name, value in endpoint.items()}
+        made = import_api(spec, data)
         for kind, answer in (spec.get("x-amazon-apigateway-gateway-responses") or {}).items():
             gateway._put_gateway_response(made, kind, answer)
         return made

@@ -34,6 +34,7 @@ def extend() -> None:
         "listjobs": list_jobs,
         "terminatejob": terminate_job,
         "canceljob": cancel_job,
+        "registerjobdefinition": batch_resources.register_definition,
         "describejobdefinitions": describe_definitions,
     }
     batch._DISPATCH.update({f"/v1/{name}": _answer_with(operation) for name, operation in operations.items()})
@@ -45,7 +46,7 @@ def _answer_with(operation: Callable[[Document], Document]) -> Callable[[Documen
     def answer(request: Document) -> Answer:
         try:
             made: Answer = batch._json(200, operation(request))
-        except ClientError as exc:
+        except (ClientError, ValueError) as exc:
             made = error_response_json("ClientException", str(exc), 400)
         return made
 

@@ -86,8 +86,8 @@ def find_node_range(ranges: Sequence[Document], node: int, nodes: int) -> Docume
 
 def find_resource(container: Document, kind: str, default: int) -> int:
     """Find how much of a resource a container requires: MB of MEMORY, or VCPU."""
-    values = {one["type"]: one["value"] for one in container.get("resourceRequirements", [])}
-    return int(float(values.get(kind, default)))
+    values: dict[str, str] = {one["type"]: one["value"] for one in container.get("resourceRequirements", [])}
+    return int(values.get(kind, default))
 
 
 def build_node_environment(node: int, nodes: int, main: int, main_address: str) -> dict[str, str]:
@@ -139,7 +139,7 @@ def resolve_command(container: Document, job: Document) -> Document:
 
 def override_nodes(properties: Document, overrides: Document) -> Document:
     """Apply a submission's number of nodes, and what it overrides of their containers."""
-    nodes = int(overrides.get("numNodes", properties["numNodes"]))
+    nodes = int({**properties, **overrides}["numNodes"])
     changes = {
         one["targetNodes"]: one.get("containerOverrides", {}) for one in overrides.get("nodePropertyOverrides", [])
     }

@@ -1,22 +1,18 @@
-"""CloudFormation's resources of Batch: environments, queues and definitions with revisions, in ministack's own records.
-
-Properties become Batch's requests by the model of its API, which botocore has: `MaxvCpus: "32"` is `maxvCpus: 32`.
-"""
+"""CloudFormation's resources of Batch, in ministack's own records: environments, queues, definitions with revisions."""
 
 import base64
 import json
 import re
 from typing import Any
 
-from botocore.session import get_session
 from ministack.services import batch, ec2
 from ministack.services.cloudformation import provisioners
 
 from tests.emulator.batch_jobs import Document
+from tests.emulator.batch_requests import to_request
 
 Created = tuple[str, dict[str, str]]
 STOP_S = 30  # between SIGTERM and SIGKILL, of an ECS agent that is told nothing
-UNKNOWN_TO_CREATION = ("ComputeEnvironmentName", "JobQueueName", "JobDefinitionName", "Tags")
 
 
 def extend() -> None:
@@ -47,11 +43,15 @@ def create_queue(logical_id: str, props: Document, stack_name: str) -> Created:
 def create_definition(logical_id: str, props: Document, stack_name: str) -> Created:
     """Register the next revision of a job definition; former ones stay, as `SkipDeregisterOnUpdate` says."""
     name = props.get("JobDefinitionName") or provisioners._physical_name(stack_name, logical_id)
-    registered = _call(batch._register_job_definition, "RegisterJobDefinition", "jobDefinitionName", name, props)
-    batch._job_definitions[name][-1].update(
-        to_request("RegisterJobDefinition", props)
-    )  # of which ministack keeps little
+    registered = register_definition({**to_request("RegisterJobDefinition", props), "jobDefinitionName": name})
     return registered["jobDefinitionArn"], {"JobDefinitionArn": registered["jobDefinitionArn"]}
+
+
+def register_definition(request: Document) -> Document:
+    """Register the next revision of a definition, with all that it says, of which ministack keeps little."""
+    registered = _read(batch._register_job_definition(request), "RegisterJobDefinition")
+    batch._job_definitions[request["jobDefinitionName"]][-1].update(request)
+    return registered
 
 
 def delete_environment(physical_id: str, props: Document) -> None:
@@ -71,36 +71,14 @@ def deregister_definition(physical_id: str, props: Document) -> None:
 
 
 def _call(function: Any, operation: str, named: str, name: str, props: Document) -> Document:  # noqa: ANN401 - ministack has no types
-    status, _, body = function({**to_request(operation, props), named: name})
-    answered: Document = json.loads(body)
-    if status != 200:
-        raise ValueError(f"{operation} of {name}: {answered.get('message', answered)}")
+    return _read(function({**to_request(operation, props), named: name}), f"{operation} of {name}")
+
+
+def _read(answer: tuple[int, Document, bytes], what: str) -> Document:
+    answered: Document = json.loads(answer[2])
+    if answer[0] != 200:
+        raise ValueError(f"{what}: {answered.get('message', answered)}")
     return answered
-
-
-def to_request(operation: str, props: Document) -> Document:
-    """Turn a resource's properties into the request that creates it."""
-    shape = get_session().get_service_model("batch").operation_model(operation).input_shape
-    own = {name: value for name, value in props.items() if name not in UNKNOWN_TO_CREATION}
-    request: Document = convert_value(own, shape)
-    return request
-
-
-def convert_value(value: Any, shape: Any) -> Any:  # noqa: ANN401 - any value, by botocore's shape of it
-    """Turn a property into what the API takes: names begin small, numbers are numbers, keys of maps stay."""
-    if shape.type_name == "structure":
-        return {
-            small: convert_value(one, shape.members[small])
-            for name, one in value.items()
-            if (small := name[0].lower() + name[1:]) in shape.members
-        }
-    if shape.type_name == "list":
-        return [convert_value(one, shape.member) for one in value]
-    if shape.type_name in ("integer", "long"):
-        return int(value)
-    if shape.type_name == "boolean":
-        return str(value).lower() == "true"
-    return str(value) if shape.type_name == "string" else value
 
 
 def read_stop_seconds(environment: Document) -> int:

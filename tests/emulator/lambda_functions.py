@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ministack.services import lambda_svc
+from ministack.services.cloudformation import provisioners
 
 # AWS's emulator of the runtime's interface, from the SAM CLI's wheel, which mounts it like that too.
 RIE_IN_WHEEL = "samcli/local/rapid/aws-lambda-rie-x86_64"
@@ -28,6 +29,9 @@ def extend(trusted: Path | None) -> None:
     lambda_svc._docker_image_for_runtime = find_image
     lambda_svc._spawn_lambda_container = _spawn_with(lambda_svc._spawn_lambda_container, trusted)
     lambda_svc._parse_docker_flags = _add_options_to(lambda_svc._parse_docker_flags)
+    function = provisioners._RESOURCE_HANDLERS["AWS::Lambda::Function"]
+    function["create"] = _keep_key_of(function["create"], properties=1)
+    function["update"] = _keep_key_of(function["update"], properties=2)
     lambda_svc._warm_pool_key = _name_pool_with(lambda_svc._warm_pool_key)
     lambda_svc._pool_kill_function = retire_environments
 
@@ -62,6 +66,20 @@ def _spawn_with(spawn: Any, trusted: Path | None) -> Any:  # noqa: ANN401 - mini
             _container.options = {}
 
     return spawn_container
+
+
+def _keep_key_of(make: Any, properties: int) -> Any:  # noqa: ANN401 - ministack has no types
+    """Keep the key of a function's variables, which ministack's CloudFormation passes over.
+
+    `properties` is the place of the function's properties among the arguments.
+    """
+
+    def make_function(*given: Any) -> Any:  # noqa: ANN401 - ministack's own
+        made = make(*given)
+        lambda_svc._functions[made[0]]["config"]["KMSKeyArn"] = given[properties].get("KmsKeyArn") or ""
+        return made
+
+    return make_function
 
 
 # ministack knows environments by function and code, so that one of a version would run for another version with other

@@ -55,8 +55,8 @@ def _check_key_after(list_checks: Any) -> Any:  # noqa: ANN401 - ministack has n
         key = find_key(path.lstrip("/").partition("/")[0])
         if not key or method == "HEAD":  # which reads no byte
             return checks
-        needed = KEY_ACTIONS.get(iam_actions._s3_action(method, path, query), ())
-        needed = (*needed, "kms:Decrypt") if needed and "uploadId" in query else needed
+        needed = list(KEY_ACTIONS.get(iam_actions._s3_action(method, path, query), ()))
+        needed += ["kms:Decrypt"] if needed and "uploadId" in query else []
         return [*checks, *((action, key) for action in needed)]
 
     return list_all

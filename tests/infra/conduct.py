@@ -38,7 +38,7 @@ from functions.batch_worker.outbound_messages import Dispatcher
 from pilotlight.api.large_tensors import StoredOutputs
 from pilotlight.api.router import Router
 from pilotlight.api_keys import key_store
-from pilotlight.contracts import api_key, manifest, names
+from pilotlight.contracts import api_key, manifest, names, version_files
 from pilotlight.errors import BrokenDocumentError, InvalidInputError, PilotlightError
 from pilotlight.local import authorizer, routes
 from pilotlight.local.template import ApiRoute
@@ -61,6 +61,7 @@ Rule = Callable[[], Iterator[str]]
 SECRET = "5012-secret-of-a-caller"  # what somebody sends, and nobody may write down
 STORE = "s3://bucket/prefix"
 HOSTILE = ("..", "../x", "a/b", "a/../b", "/etc/passwd", "%2e%2e", "a%2Fb", "a\\b", "a\x00", "a\nb", ".hidden", "", " ")
+HOSTILE_FILES = (*(word for word in HOSTILE if word != "a/b"), "a/", "a//b", "./a", "a/./b", "~/a")
 
 
 # --- privacy ----------------------------------------------------------------------------------------------------------
@@ -306,13 +307,20 @@ def names_are_no_paths() -> Iterator[str]:
 
 
 def files_of_a_version_stay_in_it() -> Iterator[str]:
-    for path in (*(word for word in HOSTILE if word != "a/b"), "a/", "a//b", "./a", "a/./b", "~/a"):
+    for path in HOSTILE_FILES:
         document = {"path": path, "bytes": 1, "sha256": "0" * 64}
         try:
             msgspec.convert(document, manifest.ManifestFile)
         except msgspec.ValidationError:
+            pass
+        else:
+            yield f"a version may have the file {path!r}"
+    for path in (*HOSTILE_FILES, "model.onnx\n", "x/claim.json", "verdict.json"):
+        try:
+            version_files.check_file_paths([path])
+        except InvalidInputError:
             continue
-        yield f"a version may have the file {path!r}"
+        yield f"a publisher may upload the file {path!r}"
 
 
 def stores_keep_to_their_folder() -> Iterator[str]:
@@ -549,8 +557,18 @@ MUTATIONS: tuple[Mutation, ...] = (
         names_are_no_paths, names, "check_name",
         "re.fullmatch(NAME_PATTERN, name)", 're.match(r"[A-Za-z0-9]", name)',
     ),
-    Mutation(files_of_a_version_stay_in_it, manifest, "ManifestFile", "(/[A-Za-z0-9_]", "(/[A-Za-z0-9._]"),
-    Mutation(files_of_a_version_stay_in_it, manifest, "ManifestFile", "^[A-Za-z0-9_][", "^["),
+    Mutation(
+        files_of_a_version_stay_in_it, manifest, "ManifestFile",
+        "FILE_PATH_PATTERN", 'FILE_PATH_PATTERN.replace("(/[A-Za-z0-9_]", "(/[A-Za-z0-9._]")',
+    ),
+    Mutation(
+        files_of_a_version_stay_in_it, manifest, "ManifestFile",
+        "FILE_PATH_PATTERN", 'FILE_PATH_PATTERN.replace("^[A-Za-z0-9_][", "^[")',
+    ),
+    Mutation(files_of_a_version_stay_in_it, version_files, "check_file_path", "re.fullmatch", "re.match"),
+    Mutation(
+        files_of_a_version_stay_in_it, version_files, "check_file_path", 'path.rsplit("/", 1)[-1]', "path",
+    ),
     Mutation(
         stores_keep_to_their_folder,
         object_store,

@@ -232,7 +232,19 @@ def logs_are_forgotten(templates: Templates) -> Iterator[str]:
         yield "logs of events.yaml are kept for another time than LogDays"
 
 
+def variables_have_the_key_for_data(templates: Templates) -> Iterator[str]:
+    for name, template in templates.items():
+        shared = template.get("Globals", {}).get("Function", {}).get("KmsKeyArn")
+        for function, resource in template["Resources"].items():
+            # The authorizer's are not secret, and it has no right over the key but to read documents of keys.
+            if resource["Type"] == "AWS::Serverless::Function" and function != "AuthorizeFunction":
+                key = resource["Properties"].get("KmsKeyArn", shared)
+                if key != {"Fn::If": ["HasDataKey", {"Ref": "DataKey"}, {"Ref": "AWS::NoValue"}]}:
+                    yield f"{name}.{function} has variables without the key for data"
+
+
 RULES: list[Rule] = [
+    variables_have_the_key_for_data,
     the_bucket_is_private_and_kept, the_bucket_asks_for_tls, no_body_is_logged,
     every_route_asks_for_what_the_mode_says, meters_open_nothing, the_default_asks_for_keys,
     keys_are_checked_before_they_count, every_route_leads_to_its_function,
@@ -256,6 +268,8 @@ LOAD = "/v2/repository/models/{model}/load.x-amazon-apigateway-any-method"
 START = "/v1/trainings.x-amazon-apigateway-any-method"
 
 MUTATIONS: list[tuple[Rule, Change]] = [
+    (variables_have_the_key_for_data, changed("api.Globals.Function.KmsKeyArn", None)),
+    (variables_have_the_key_for_data, changed("events.Resources.BatchFunction.Properties.KmsKeyArn", None)),
     (uploads_are_forgotten, changed(f"{BUCKET}.Properties.LifecycleConfiguration.Rules.4.Prefix", "uploaded/")),
     (tokens_are_checked_before_they_count, changed(f"{SCHEMES}.token.Fn::If.0", "UsesKeys")),
     (keys_are_checked_before_they_count, changed(f"{SCHEMES}.key.Fn::If.0", "IsOpen")),

@@ -11,6 +11,7 @@ from cfnlint.decode import cfn_yaml
 
 from tests.emulator import batch_jobs
 from tests.emulator.batch_jobs import TASK_EXITED, TASK_NOT_STARTED, AttemptEnd
+from tests.emulator.batch_requests import to_request
 
 ROOT = Path(__file__).parents[2]
 TABLE = cfn_yaml.load(str(ROOT / "infra/training.yaml"))["Resources"]["Job"]["Properties"]["RetryStrategy"]
@@ -148,3 +149,21 @@ def test_lines_are_whole() -> None:
 def test_submissions_are_checked(definition: dict[str, Any], request_of: dict[str, Any], problem: str) -> None:
     found = batch_jobs.check_submission(request_of, definition)
     assert problem in found if problem else found == ""
+
+
+def test_the_templates_definition_is_a_request() -> None:
+    """Parameters of templates are text; the API wants numbers, and its own names."""
+    properties = cfn_yaml.load(str(ROOT / "infra/training.yaml"))["Resources"]["Job"]["Properties"]
+    given = {**properties, "Timeout": {"AttemptDurationSeconds": "86400"}}
+    request = to_request("RegisterJobDefinition", given)
+    assert request["timeout"] == {"attemptDurationSeconds": 86400}
+    assert request["retryStrategy"] == STRATEGY
+    assert request["parameters"] == {"run": "unnamed", "recipe": "digits"}
+    container = request["containerProperties"]
+    assert container["logConfiguration"]["options"]["awslogs-stream-prefix"] == "train"
+    assert container["linuxParameters"] == {"initProcessEnabled": True, "sharedMemorySize": 8192}
+
+
+def test_keys_of_maps_stay_as_they_are() -> None:
+    request = to_request("RegisterJobDefinition", {"Parameters": {"Run": "A"}, "Unheard": 1})
+    assert request == {"parameters": {"Run": "A"}}

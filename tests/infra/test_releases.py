@@ -30,7 +30,9 @@ def find_names(node: Any) -> Iterator[str]:  # noqa: ANN401 - any part of a temp
             if key == "Ref":
                 yield value
             elif key == "Fn::Sub":
-                yield from (part.partition("}")[0] for part in str(value).split("${")[1:])
+                text, values = value if isinstance(value, list) else (value, {})
+                yield from {part.partition("}")[0] for part in text.split("${")[1:]} - values.keys()
+                yield from find_names(values)
             elif key == "Fn::FindInMap":
                 yield ".".join(value)
             elif key == "Fn::If":

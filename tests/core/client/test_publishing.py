@@ -65,7 +65,7 @@ def test_what_is_published_is_there(client: Client, bucket: FaultyS3, tmp_path: 
     assert sent == {path: len(data) for path, data in FILES.items()}
 
 
-@pytest.mark.parametrize("fault", ["slow_down", "500", "403", "truncated", "late"])
+@pytest.mark.parametrize("fault", ["slow_down", "500", "403", "expired", "truncated", "late"])
 @pytest.mark.parametrize("count", [1, file_uploads.ATTEMPTS - 1])
 def test_an_upload_that_fails_is_sent_again(client: Client, bucket: FaultyS3, fault: str, count: int) -> None:
     """Also where it has arrived and the answer was lost, and where its URL is not valid any more."""
@@ -92,6 +92,27 @@ def test_an_upload_that_never_arrives_leaves_nothing_visible(client: Client, buc
     with pytest.raises(ConflictError, match=r"double:1 is not complete: model\.onnx of its 3 files did not arrive"):
         client.registry.commit_version("double", 1)
     assert publish(client).version == 2
+
+
+def test_one_file_that_fails_stops_the_others(client: Client, bucket: FaultyS3, tmp_path: Path) -> None:
+    """A large one is not sent to its end in vain, and Ctrl-C need not wait for it."""
+    large = tmp_path / "large.bin"
+    large.write_bytes(bytes(64 << 20))
+    files: dict[str, bytes | Path] = {"model.onnx": GRAPH, "large.bin": large}
+    upload = client.registry.announce_version(fakes.draft(), files)
+    sent = 0
+
+    def note(path: str, size: int) -> None:
+        nonlocal sent
+        if path == "large.bin":
+            sent += size
+            assert uploads._is_stopped.wait(60)
+
+    uploads = file_uploads.FileUploads({**files, "model.onnx": GRAPH + b"x"}, lambda: upload, note)
+    with pytest.raises(InvalidInputError, match="was changed while it was uploaded"):
+        uploads.run(upload)
+    assert sent in (0, file_uploads.CHUNK_BYTES)  # nothing, or the first one, whose sender then waited
+    assert "models/double/versions/1/large.bin" not in bucket.objects
 
 
 def test_a_store_that_is_gone_is_named(client: Client, bucket: FaultyS3) -> None:

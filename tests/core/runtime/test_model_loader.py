@@ -7,6 +7,7 @@ import pytest
 from pilotlight.errors import ModelRefusedError
 from pilotlight.registry import retention
 from pilotlight.registry.registry import Registry
+from pilotlight.registry.signing import PublicKey
 from pilotlight.runtime.model_cache import LoadedModel, ModelCache
 from pilotlight.runtime.model_loader import REFUSED_SECONDS, ModelLoader
 from tests import fakes
@@ -56,6 +57,26 @@ def test_a_refusal_closes_the_version_until_it_is_old() -> None:
     rig.clock.tick(REFUSED_SECONDS)
     assert not rig.loader.is_refused(KEY)
     assert rig.loader.open_model(KEY, FOREVER).key == KEY
+
+
+def test_a_version_without_a_trusted_signature_is_reported_and_served_once_it_is_signed(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Once a minute, since every request reads the manifest again: it may be signed by then."""
+    rig, anybody = Rig(), PublicKey((1 << 2048) + 1, 65537)
+    loader = ModelLoader(
+        Registry(rig.store, anybody), ModelCache(10_000), memory_mb=1769, check_seconds=10, clock=rig.clock
+    )
+    for _ in range(3):
+        with pytest.raises(ModelRefusedError, match="double:2 is refused: it is not signed"):
+            loader.open_model(KEY, FOREVER)
+    assert capsys.readouterr().out.count('"ModelRefused":1') == 1
+    rig.clock.tick(REFUSED_SECONDS)
+    with pytest.raises(ModelRefusedError):
+        loader.get_manifest(KEY)
+    assert capsys.readouterr().out.count('"ModelRefused":1') == 1
+    loader.registry = rig.registry  # which trusts everybody
+    assert loader.open_model(KEY, FOREVER).key == KEY
 
 
 def test_nothing_is_remembered_of_a_deleted_version() -> None:

@@ -45,6 +45,11 @@ def _list_layer_versions() -> Listed:
             yield version["LayerVersionArn"]
 
 
+def _list_queues() -> Listed:
+    for url in _names("sqs", "list_queues", "QueueUrls", "")():
+        yield url.rpartition("/")[2]
+
+
 LISTINGS: dict[str, Callable[[], Listed]] = {
     "function": _names("lambda", "list_functions", "Functions", "FunctionName"),
     "function version": _list_versions,
@@ -56,7 +61,7 @@ LISTINGS: dict[str, Callable[[], Listed]] = {
     "log group": _names("logs", "describe_log_groups", "logGroups", "logGroupName"),
     "metric filter": _names("logs", "describe_metric_filters", "metricFilters", "filterName"),
     "rule": _names("events", "list_rules", "Rules", "Name"),
-    "queue": _names("sqs", "list_queues", "QueueUrls", ""),
+    "queue": _list_queues,
     "topic": _names("sns", "list_topics", "Topics", "TopicArn"),
     "alarm": _names("cloudwatch", "describe_alarms", "MetricAlarms", "AlarmName"),
     "dashboard": _names("cloudwatch", "list_dashboards", "DashboardEntries", "DashboardName"),

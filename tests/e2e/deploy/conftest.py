@@ -39,6 +39,7 @@ ROOT_CREDENTIALS = {  # of the emulator's account, and where it is
     "AWS_EC2_METADATA_DISABLED": "true",
 }
 UNAUTHORIZED = 401
+NONE = '""'  # how the SAM CLI is told of an empty parameter
 USAGE = pytest.StashKey[tuple[Path, DeployedRoles]]()  # the emulator's notes, and what the deployed roles may do
 REPLIES = "replies"  # the queue to which the stack `captured` may reply
 SPREAD_BYTES = 1_000_000  # from which on it spreads a file
@@ -147,7 +148,7 @@ def sam_package(template: Path, packaged: Path) -> Path:
 
 def sam_deploy(template: Path, name: str, **parameters: str) -> None:
     """Deploy a template as the stack `name`, or update that."""
-    given = [f"{parameter}={value}" for parameter, value in parameters.items()]
+    given = [f"{parameter}={value or NONE}" for parameter, value in parameters.items()]
     command = [str(SAM), "deploy", "--template-file", str(template), "--stack-name", name, *DEPLOY]
     ran = subprocess.run([*command, "--parameter-overrides", *given], capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stdout + ran.stderr

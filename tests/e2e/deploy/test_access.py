@@ -15,6 +15,9 @@ import numpy as np
 import openai
 import pytest
 import tritonclient.http as triton
+from botocore.auth import SigV4Auth
+from botocore.awsrequest import AWSRequest
+from botocore.credentials import Credentials
 from tritonclient.utils import InferenceServerException
 
 from pilotlight.cli.doctor import check_server
@@ -23,6 +26,7 @@ from pilotlight.client.client import Client, Tensor
 from pilotlight.errors import PilotlightError
 from pilotlight.registry.registry import Registry
 from tests import fakes
+from tests.e2e.deploy import callers
 from tests.e2e.deploy.conftest import BUILT, PILOTLIGHT, ROOT, DeployedStack, read_outputs, sam_deploy
 
 Stacks = tuple[DeployedStack, DeployedStack]
@@ -41,25 +45,32 @@ class Guarded:
     acme: str
     rival: str
     revoked: str
+    rotated: str  # the former key of that name
+    successor: str
 
 
 @pytest.fixture(scope="module")
 def guarded(stacks: Stacks) -> Guarded:
-    """Keys made as infra/docs/deploy.md says; one of them worked, and was revoked."""
+    """Keys made as infra/docs/deploy.md says; two of them worked, and were revoked and rotated."""
     stack = stacks[0]
     if not has_model(stack):
         fakes.publish(Registry(stack.store))
     sam_deploy(ROOT / "infra" / "tenant.yaml", TENANT_STACK, Tenant="acme", Api=stack.outputs["ApiId"])
     meter = read_outputs(TENANT_STACK)["Key"]
-    leaver = stack.create_key("leaver", "infer")
-    assert stack.get("/v2/models/double", key=leaver).status_code == 200
+    leaver, rotated = stack.create_key("leaver", "infer"), stack.create_key("rotated", "infer")
+    for key in (leaver, rotated):
+        assert stack.get("/v2/models/double", key=key).status_code == 200
     subprocess.run([PILOTLIGHT, "keys", "revoke", "leaver", "--store", stack.store_url], check=True)
+    command = [str(PILOTLIGHT), "keys", "rotate", "rotated", "--store", stack.store_url]
+    successor = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     return Guarded(
         stack,
         infer=stack.create_key("app", "infer"),
         acme=stack.create_key("acme-app", "infer,batch", "--tenant", "acme", "--meter", meter),
         rival=stack.create_key("rival-app", "infer,batch", "--tenant", "rival", "--plan", stack.outputs["UsagePlan"]),
         revoked=leaver,
+        rotated=rotated,
+        successor=successor,
     )
 
 
@@ -191,8 +202,9 @@ def test_a_tenant_is_metered_and_locked_out_by_his_stack(guarded: Guarded) -> No
     given = {"Tenant": "acme", "Api": stack.outputs["ApiId"]}
     template = ROOT / "infra" / "tenant.yaml"
     sam_deploy(template, TENANT_STACK, **given, RateLimit="1", BurstLimit="1")
-    statuses = [stack.get("/v2/models/double", key=guarded.acme).status_code for _ in range(8)]
-    assert 429 in statuses
+    answers = [stack.get("/v2/models/double", key=guarded.acme) for _ in range(8)]
+    told = [(one.headers["retry-after"], one.json()) for one in answers if one.status_code == 429]
+    assert told[:1] == [("1", {"message": "Too Many Requests"})]
     assert stack.get("/v2/models/double", key=guarded.infer).status_code == 200
     sam_deploy(template, TENANT_STACK, **given, Enabled="false")
     locked = stack.get("/v2/models/double", key=guarded.acme)
@@ -210,11 +222,17 @@ def test_the_doctor_passes_a_stack_with_keys(guarded: Guarded, monkeypatch: pyte
     assert "PILOTLIGHT_KEY" in without["live"].said
 
 
-def test_a_revoked_key_opens_nothing_after_a_minute(guarded: Guarded) -> None:
-    """The last of the keys' tests, since the others take most of that minute."""
+def test_revoked_and_rotated_keys_open_nothing_after_a_minute(guarded: Guarded) -> None:
+    """The last of the keys' tests, since the others take most of that minute. Other keys go on all the time."""
     stack = guarded.stack
-    fakes.eventually(lambda: stack.get("/v2/models/double", key=guarded.revoked).status_code == 401, FORGOTTEN_S)
-    assert stack.get("/v2/models/double", key=guarded.infer).status_code == 200
+
+    def are_dead() -> bool:
+        for key in (guarded.infer, guarded.successor):
+            assert stack.get("/v2/models/double", key=key).status_code == 200
+        former = (guarded.revoked, guarded.rotated)
+        return {stack.get("/v2/models/double", key=key).status_code for key in former} == {401}
+
+    fakes.eventually(are_dead, FORGOTTEN_S)
 
 
 @pytest.fixture(scope="module")
@@ -250,7 +268,8 @@ class User:
 def signed(other: DeployedStack) -> DeployedStack:
     """That stack after its update to Auth=iam, by the name of its API, which signatures cover."""
     sam_deploy(BUILT, other.name, AccessLogs="off", Auth="iam")
-    stack = DeployedStack(other.name)  # the emulator gives it another API, where AWS changes the one that is there
+    stack = DeployedStack(other.name)
+    assert stack.outputs == other.outputs
     port = httpx2.URL(os.environ["AWS_ENDPOINT_URL"]).port
     stack.url = f"http://{stack.outputs['ApiId']}.execute-api.localhost:{port}/prod"
     return stack
@@ -294,6 +313,17 @@ def test_iam_wants_signatures_and_our_client_signs(
         assert signed.get(path, key=f"plk_{'a' * 12}_{'A' * 43}").status_code in (401, 403)
     user.set_environment(monkeypatch)
     assert ask_signed(signed) == [2, 0, 2]
+
+
+def test_what_botocore_signs_by_itself_is_taken(signed: DeployedStack, user: User) -> None:
+    """As any client of AWS signs, which knows nothing of Pilotlight."""
+    url, body = f"{signed.url}{INFER}", json.dumps(callers.X)
+    asked = AWSRequest("POST", url, data=body, headers={"content-type": "application/json"})
+    SigV4Auth(Credentials(user.key_id, user.secret), "execute-api", "us-east-1").add_auth(asked)
+    answered = httpx2.post(url, content=body, headers=dict(asked.headers), timeout=60)
+    assert answered.json()["outputs"][0]["data"] == [2, 0, 2]
+    changed = httpx2.post(url, content=body.replace("1", "2"), headers=dict(asked.headers), timeout=60)
+    assert changed.status_code == 403
 
 
 def test_iam_refuses_what_no_policy_allows_and_a_wrong_secret(

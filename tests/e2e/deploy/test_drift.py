@@ -24,6 +24,7 @@ from tests import fakes
 from tests.e2e.deploy.conftest import PILOTLIGHT, DeployedStack, read_alarm, set_schedule
 
 REQUESTS = 40  # more than the 30 examples that a report needs
+DRAWN = np.random.default_rng(1)
 SHIFT = 5.0  # of the middle one of three normal columns, which no accident explains
 
 
@@ -35,8 +36,8 @@ def shifted(captured: DeployedStack) -> DeployedStack:
     registry = Registry(captured.store)
     publish(registry, "shifted", train, CapturePolicy())
     publish(registry, "private", train, CapturePolicy(keep="off"))
-    for row in generator.standard_normal((REQUESTS, 3)) + np.array([0, SHIFT, 0]):
-        assert infer(captured, "shifted", row.tolist()).status_code == 200
+    for _ in range(REQUESTS):
+        ask_shifted(captured)
     assert infer(captured, "private", [1, 2, 3]).status_code == 200
     return captured
 
@@ -58,12 +59,18 @@ def infer(stack: DeployedStack, model: str, row: list[float]) -> httpx2.Response
     return stack.call("POST", f"/v2/models/{model}/infer", json={"inputs": [x]})
 
 
+def ask_shifted(stack: DeployedStack) -> None:
+    """Send a request whose middle column is not what it was in training."""
+    row = DRAWN.standard_normal(3) + np.array([0, SHIFT, 0])
+    assert infer(stack, "shifted", row.tolist()).status_code == 200
+
+
 def list_captures(stack: DeployedStack, model: str) -> list[str]:
     return list(stack.store.list_paths(f"captures/{model}"))
 
 
 def move_to_yesterday(stack: DeployedStack) -> int:
-    """Move the captures to the day before, and return of how many requests there are some."""
+    """Move the captures of today to the day before, and return how many requests are captured."""
     now = datetime.now(UTC)
     hours = [(now - timedelta(hours=hour)).strftime(HOUR_FORMAT) for hour in (0, 1)]
     yesterday = (now - timedelta(days=1)).strftime(HOUR_FORMAT)
@@ -87,17 +94,14 @@ def test_requests_are_captured_as_the_models_policy_says(shifted: DeployedStack)
 
 
 def test_the_nightly_report_names_what_drifted(shifted: DeployedStack) -> None:
-    def is_reported() -> bool:
-        infer(shifted, "shifted", [0.0, SHIFT, 0.0])  # an environment writes during a request
-        move_to_yesterday(shifted)
-        return any(path.startswith("drift/shifted/1/") for path in shifted.store.list_paths("drift"))
+    def is_written() -> bool:
+        ask_shifted(shifted)  # an environment writes during a request
+        return move_to_yesterday(shifted) >= REQUESTS
 
-    fakes.eventually(
-        lambda: infer(shifted, "shifted", [0, SHIFT, 0]).status_code == 200 and move_to_yesterday(shifted) >= 30, 120
-    )
+    fakes.eventually(is_written, 120)
     set_schedule(shifted, "Drift", "rate(1 minute)")
     try:
-        fakes.eventually(is_reported, 180)
+        fakes.eventually(lambda: any(shifted.store.list_paths("drift/shifted/1")), 180)
     finally:
         set_schedule(shifted, "Drift", "cron(15 2 * * ? *)")
     (path, *_) = shifted.store.list_paths("drift/shifted")

@@ -124,7 +124,12 @@ def test_messages_are_answered_each_once(place: Place) -> None:
 def test_a_reply_is_sent_to_the_queue_that_the_stack_allows(place: Place) -> None:
     asked = place.send(v2([1, 2, 3]), reply_to=get_arn(place.replies))
     found: list[dict[str, Any]] = []
-    fakes.eventually(lambda: bool(found.extend(receive(place.replies)) or found), 60)
+
+    def has_reply() -> bool:
+        found.extend(receive(place.replies))
+        return bool(found)
+
+    fakes.eventually(has_reply, 60)
     (reply,) = found
     assert reply["MessageAttributes"]["in_reply_to"]["StringValue"] == asked
     assert json.loads(reply["Body"])["outputs"][0]["data"] == [2, 4, 6]

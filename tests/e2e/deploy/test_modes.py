@@ -18,9 +18,9 @@ import pytest
 
 from pilotlight.registry.registry import Registry
 from tests import fakes
-from tests.e2e.deploy.builds import Template, build_changed
+from tests.e2e.deploy.builds import Template, build_changed, build_for_arm64
 from tests.e2e.deploy.callers import X
-from tests.e2e.deploy.conftest import BUILT, DeployedStack, sam_deploy
+from tests.e2e.deploy.conftest import DeployedStack, sam_deploy
 from tests.e2e.deploy.emulator_process import TRUSTED
 from tests.issuer import AUDIENCE, NAME, FakeIssuer, rsa_key
 
@@ -39,6 +39,7 @@ class Modes:
     stack: DeployedStack
     issuer: FakeIssuer
     data_key: str
+    package: Path
 
     def get(self, token: str, path: str = MODEL) -> httpx2.Response:
         """Get a path with this token; empty for none."""
@@ -54,7 +55,9 @@ class Modes:
 
 
 @pytest.fixture(scope="module")
-def modes(emulator: str, emulator_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Modes]:
+def modes(
+    emulator: str, emulator_folder: Path, packaged: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Modes]:
     issuer, folder = FakeIssuer(), tmp_path_factory.mktemp("issuer")
     with issuer.served(folder, "0.0.0.0", HOST) as (keys, certificate):  # noqa: S104 - containers reach no loopback
         begin = certificate.read_text().index("-----BEGIN CERTIFICATE-----")  # after its private key
@@ -63,11 +66,11 @@ def modes(emulator: str, emulator_folder: Path, tmp_path_factory: pytest.TempPat
         certified = boto3.client("acm").request_certificate(DomainName=DOMAIN)["CertificateArn"]
         given = {"Auth": "jwt", "JwtIssuer": NAME, "JwtAudience": AUDIENCE, "JwtKeys": keys, "DataKey": data_key}
         given |= {"DomainName": DOMAIN, "Certificate": certified, "ProvisionedConcurrency": "1", "AccessLogs": "off"}
-        sam_deploy(BUILT, STACK, **given)
+        sam_deploy(packaged, STACK, **given)
         stack = DeployedStack(STACK)
         stack.url = f"{emulator}/_aws/execute-api/{stack.outputs['ApiId']}/prod"
         fakes.publish(Registry(stack.store))
-        yield Modes(stack, issuer, data_key)
+        yield Modes(stack, issuer, data_key, packaged)
     (emulator_folder / TRUSTED).unlink()
 
 
@@ -159,7 +162,7 @@ def test_the_domain_leads_to_the_stage(modes: Modes, emulator: str) -> None:
 def test_too_many_requests_are_told_to_wait(modes: Modes) -> None:
     """After an update of that stack to Auth=keys, with a snapshot to start from in place of warm environments."""
     given = {"Auth": "keys", "RateLimit": "1", "SnapStart": "PublishedVersions", "ProvisionedConcurrency": "0"}
-    sam_deploy(BUILT, STACK, AccessLogs="off", DomainName="", **given)
+    sam_deploy(modes.package, STACK, AccessLogs="off", DomainName="", **given)
     assert modes.get(modes.stack.key).status_code == 200
     with ThreadPoolExecutor(8) as pool:
         answers = list(pool.map(lambda _: modes.get(modes.stack.key), range(80)))
@@ -177,17 +180,17 @@ def test_snapshots_are_of_published_versions(modes: Modes) -> None:
         client.get_provisioned_concurrency_config(FunctionName=name, Qualifier="live")
 
 
-def make_private_and_arm64(template: Template) -> None:
-    """The setting VpcEndpoint, and what `make package ARCH=arm64` writes."""
+def make_private(template: Template) -> None:
+    """Set VpcEndpoint."""
     template["Mappings"]["Settings"]["Network"]["VpcEndpoint"] = VPC_ENDPOINT
     condition = template["Conditions"]["IsPrivate"]["Fn::Not"][0]["Fn::Equals"]
     assert condition == ["", ""]
     condition[0] = VPC_ENDPOINT  # which YAML's alias is in template.yaml
-    template["Parameters"]["Architecture"] |= {"Default": "arm64", "AllowedValues": ["arm64"]}
 
 
 def test_a_private_api_answers_its_endpoint_alone(modes: Modes, tmp_path: Path) -> None:
-    build = build_changed(tmp_path, make_private_and_arm64)
+    build = build_changed(tmp_path, make_private)
+    build_for_arm64(build)
     sam_deploy(build, STACK, AccessLogs="off", Auth="keys", Architecture="arm64", RateLimit="1000", DomainName="")
     api = boto3.client("apigateway").get_rest_api(restApiId=modes.stack.outputs["ApiId"])
     assert api["endpointConfiguration"]["types"] == ["PRIVATE"]
@@ -201,6 +204,6 @@ def test_every_function_and_layer_is_for_arm64(modes: Modes) -> None:
     assert {tuple(one["Architectures"]) for one in modes.list_functions()} == {("arm64",)}
     client = boto3.client("lambda")
     used = {layer["Arn"] for one in modes.list_functions() for layer in one.get("Layers", ())}
-    assert len(used) == 2
+    assert len(used) == 4  # two of the stack, and of the nested one of the batch function
     for arn in used:
         assert client.get_layer_version_by_arn(Arn=arn)["CompatibleArchitectures"] == ["arm64"]

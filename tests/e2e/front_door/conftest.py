@@ -7,7 +7,6 @@ import json
 import os
 import socket
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,9 +18,8 @@ from pilotlight.client.client import Client
 from tests import fakes
 from tests.conftest import Serial, aws_variables, moto_server
 from tests.e2e.conftest import ROOT, sam
-from tests.e2e.front_door.server import ALL_SCOPES, Server, publish_models
+from tests.e2e.front_door.server import ALL_SCOPES, COMMAND, Server, publish_models
 
-PILOTLIGHT = Path(sys.executable).with_name("pilotlight")
 START_S = 180  # the SAM CLI's first start builds an image with the layers in it
 BUCKET = "front-door"
 
@@ -33,7 +31,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     store = str(folder / "store")
     key, infer_key = (create_key(store, name, scopes) for name, scopes in (("all", ALL_SCOPES), ("app", "infer")))
     port = find_free_port()
-    command = [str(PILOTLIGHT), "serve", "--auth", "keys", "--port", str(port), "--workers", "1", "--store", store]
+    command = [*COMMAND, "serve", "--auth", "keys", "--port", str(port), "--workers", "1", "--store", store]
     with running([*command, "--parameter", "LargeAnswers=on"], folder) as log:
         server = Server("serve", f"http://127.0.0.1:{port}", store, key, infer_key)
         publish_models(server.registry)
@@ -70,7 +68,7 @@ def build_variables(store: str) -> dict[str, dict[str, str]]:
 
 
 def create_key(store: str, name: str, scopes: str) -> str:
-    command = [str(PILOTLIGHT), "keys", "create", name, "--scopes", scopes, "--store", store]
+    command = [*COMMAND, "keys", "create", name, "--scopes", scopes, "--store", store]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
 

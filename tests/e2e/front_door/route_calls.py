@@ -5,13 +5,16 @@ A route without an entry of its own gets its parameters and body from the names 
 
 import json
 from collections.abc import Callable, Mapping
-from functools import cached_property
+from functools import cached_property, partial
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+import msgspec
+
 from pilotlight.api.routes import Route
+from pilotlight.contracts.version_files import describe_file
 from pilotlight.gate.evaluation import QualityGate
-from pilotlight.registry.registry import Registry
+from pilotlight.registry.registry import Registry, version_path
 from tests import fakes
 from tests.e2e.front_door.server import Server
 
@@ -21,7 +24,7 @@ TINY = ["name=tiny", "epochs=2", "model.channels=[4, 8]", "model.hidden=16", "da
 PIXELS: list[int] = [int(value) for value in fakes.digits()[0][0].ravel()]
 IMAGE = {"name": "image", "shape": [1, 1, 8, 8], "datatype": "FP32", "data": PIXELS}
 LINE = json.dumps({"custom_id": "a", "method": "POST", "url": INFER, "body": {"inputs": [IMAGE]}}).encode() + b"\n"
-FORM = {"data": {"purpose": "batch"}, "files": {"file": ("a.jsonl", LINE)}}
+LONG = 8_000  # lines of a batch that takes seconds, so that it can be cancelled
 Values = Mapping[str, str]
 
 
@@ -36,15 +39,15 @@ class Subjects:
         assert answer.status_code in (200, 202), (path, answer.text)
         return answer.json()
 
-    def upload_file(self) -> str:
-        return str(self.ask("POST", "/v1/files", **FORM)["id"])
+    def upload_file(self, lines: int = 1) -> str:
+        return str(self.ask("POST", "/v1/files", **build_form(lines))["id"])
 
     def begin_upload(self) -> str:
         body = {"purpose": "batch", "filename": "a.jsonl", "bytes": len(LINE), "mime_type": "application/jsonl"}
         return str(self.ask("POST", "/v1/uploads", json=body)["id"])
 
-    def order_batch(self) -> str:
-        return str(self.ask("POST", "/v1/batches", json=build_batch(self.upload_file()))["id"])
+    def order_batch(self, lines: int = 1) -> str:
+        return str(self.ask("POST", "/v1/batches", json=build_batch(self.upload_file(lines)))["id"])
 
     def start_training(self) -> str:
         """Start the run that all routes of trainings are asked about, unless that was done."""
@@ -53,6 +56,17 @@ class Subjects:
     def ask_for_promotion(self) -> str:
         path = f"/registry/models/{LABORATORY}/aliases/tried/promote"
         return str(self.ask("POST", path, json={"version": "2"})["id"])
+
+    def announce_version(self) -> str:
+        path = f"/registry/models/{LABORATORY}/versions"
+        return str(self.ask("POST", path, json=ANNOUNCEMENT)["version"])
+
+    def upload_version(self) -> str:
+        """Announce a version, and put its file where its URL would put it."""
+        version = self.announce_version()
+        path = version_path(LABORATORY, int(version), "model.onnx")
+        self.server.registry.store.create(path, fakes.graph("double"))
+        return version
 
     def publish(self) -> str:
         """Publish a version that no alias needs: `candidate` is at the second one after it, and was at the first."""
@@ -73,7 +87,18 @@ class Subjects:
         return alias
 
 
+ANNOUNCED = describe_file("model.onnx", fakes.graph("double"))
+ANNOUNCEMENT = {
+    "manifest": msgspec.to_builtins(fakes.draft(LABORATORY)),
+    "files": [msgspec.to_builtins(ANNOUNCED)],
+}
 TRAINING = {"recipe": "digits", "set": TINY, "run": "front-door"}
+
+
+def build_form(lines: int = 1) -> dict[str, Any]:
+    """Build the form of a file of that many lines, each with an id of its own."""
+    content = b"".join(LINE.replace(b'"a"', b'"a%d"' % number) for number in range(lines))
+    return {"data": {"purpose": "batch"}, "files": {"file": ("a.jsonl", content)}}
 
 
 def build_batch(file: str) -> dict[str, Any]:
@@ -96,19 +121,33 @@ def of_laboratory(subjects: Subjects, **more: str) -> dict[str, str]:
     return {"model": LABORATORY, **more}
 
 
+def of_moved_alias(alias: str, subjects: Subjects) -> dict[str, str]:
+    return of_laboratory(subjects, alias=subjects.name_alias(alias))
+
+
+def find_nothing_special(subjects: Subjects) -> dict[str, str]:
+    return {}
+
+
 # Of routes that want more than any model, by verb and path.
 SPECIAL: Mapping[str, Callable[[Subjects], dict[str, str]]] = {
     "POST /v2/repository/models/{model}/load": lambda _: {"model": "spare"},
     "POST /v2/repository/models/{model}/unload": lambda _: {"model": "spare"},
+    "POST /registry/models/{model}/versions": of_laboratory,
+    "GET /registry/models/{model}/versions/{version}/upload": lambda one: of_laboratory(
+        one, version=one.announce_version()
+    ),
+    "POST /registry/models/{model}/versions/{version}/commit": lambda one: of_laboratory(
+        one, version=one.upload_version()
+    ),
     "DELETE /registry/models/{model}/versions/{version}": lambda one: of_laboratory(one, version=one.publish()),
     "GET /registry/models/{model}/versions/{version}/report": lambda _: {"model": "reported"},
     "GET /registry/models/{model}/versions/{version}/verdict": lambda one: of_laboratory(one, version=one.examined),
     "POST /registry/models/{model}/aliases/{alias}/promote": lambda one: of_laboratory(one, alias="fresh"),
     "GET /registry/models/{model}/promotions/{promotion}": of_laboratory,
+    "POST /v1/batches/{batch}/cancel": lambda one: {"batch": one.order_batch(LONG)},
     **{
-        f"POST /registry/models/{{model}}/aliases/{{alias}}/{what}": lambda one, what=what: of_laboratory(
-            one, alias=one.name_alias(f"for-{what}")
-        )
+        f"POST /registry/models/{{model}}/aliases/{{alias}}/{what}": partial(of_moved_alias, f"for-{what}")
         for what in ("rollback", "canary", "split", "shadow")
     },
 }
@@ -118,13 +157,14 @@ NO_BODY: Body = MappingProxyType({})
 BODIES: Mapping[str, Callable[[Subjects, Values], Body]] = {
     "/infer": lambda _, __: {"json": {"inputs": [IMAGE]}},
     "/invocations": lambda _, __: {"json": {"inputs": {"image": [[PIXELS[at : at + 8] for at in range(0, 64, 8)]]}}},
+    "/versions": lambda _, __: {"json": ANNOUNCEMENT},
     "/prune": lambda _, __: {"json": {"keep": 3}},
     "/approval": lambda _, __: {"json": {"state": "approved", "why": "good"}},
     "/promote": lambda _, __: {"json": {"version": "2"}},
     "/canary": lambda _, __: {"json": {"version": "3"}},
     "/split": lambda _, __: {"json": {"shares": [{"version": "3", "percent": 20}]}},
     "/shadow": lambda _, __: {"json": {"version": "3"}},
-    "/v1/files": lambda _, __: FORM,
+    "/v1/files": lambda _, __: build_form(),
     "/v1/uploads": lambda _, __: {"json": {"purpose": "batch", "filename": "a.jsonl", "bytes": 9}},
     "/parts": lambda _, __: {"files": {"data": ("part", LINE)}},
     "/complete": lambda one, values: {"json": {"part_ids": [upload_part(one, values["upload"])]}},
@@ -151,7 +191,7 @@ def name_route(route: Route) -> str:
 
 def build_call(route: Route, subjects: Subjects) -> Call:
     """Build a request that the route answers, with everything that it needs."""
-    special = SPECIAL.get(name_route(route), lambda _: {})(subjects)
+    special = SPECIAL.get(name_route(route), find_nothing_special)(subjects)
     named = [name for name in PARAMETERS if f"{{{name}}}" in route.path]
     values = {name: special.get(name) or PARAMETERS[name](subjects) for name in named}
     path = route.path.format_map(values)

@@ -1,5 +1,6 @@
 """A server of Pilotlight as a caller has it: a URL, keys, and the store behind it with the models of these tests."""
 
+import sys
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
@@ -14,6 +15,7 @@ from tests import fakes
 from tests.conformance.conftest import publish_pair
 
 Kind = Literal["serve", "sam", "deployed"]
+COMMAND = (sys.executable, "-c", "from pilotlight.cli import app; app()")  # `pilotlight`, in any environment
 ALL_SCOPES = "infer,batch,admin,train"
 ECHOES: tuple[Datatype, ...] = ("FP16", "BF16", "FP32", "INT64", "UINT8", "BOOL", "BYTES")
 TIMEOUT_S = 120.0

@@ -4,7 +4,7 @@ import gzip
 import json
 import os
 import subprocess
-import sys
+from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -19,9 +19,8 @@ from pilotlight.errors import NotFoundError, PilotlightError
 from tests import fakes
 from tests.conformance.test_mlflow import BODIES, COLUMNS, HEADERS, LABELS, ROWS, predicted
 from tests.e2e.front_door.differences import expect_difference
-from tests.e2e.front_door.server import TIMEOUT_S, Server, build_headers
+from tests.e2e.front_door.server import COMMAND, TIMEOUT_S, Kind, Server, build_headers
 
-PILOTLIGHT = Path(sys.executable).with_name("pilotlight")
 IMAGES = fakes.digits()[0]
 ECHO = '{"inputs":[{"name":"x","shape":[1,3],"datatype":"FP32","data":[1,2.5,3.4028235e+38]}]}'
 VALUES = [1.0, 2.5, float(np.finfo(np.float32).max)]
@@ -105,7 +104,10 @@ def test_mlflows_scoring_client(server: Server) -> None:
     client_module = pytest.importorskip("mlflow.pyfunc.scoring_server.client")
     address = urlsplit(server.url)
     client = client_module.ScoringServerClient(address.hostname, f"{address.port}{address.path}")
-    client.ping()
+    try:
+        client.ping()
+    except Exception as exc:  # noqa: BLE001 - MLflow raises nothing more special
+        pytest.fail(str(exc))
     assert client.get_version() == pilotlight.__version__
 
 
@@ -142,7 +144,7 @@ def test_our_client_is_told_that_it_lacks_a_key(server: Server) -> None:
 def run_command(server: Server, *words: str, key: str | None = None) -> subprocess.CompletedProcess[str]:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PILOTLIGHT_")}
     environment |= {"PILOTLIGHT_KEY": server.key if key is None else key}
-    command = [str(PILOTLIGHT), *words, "--url", server.url]
+    command = [*COMMAND, *words, "--url", server.url]
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
 
 
@@ -157,9 +159,9 @@ def test_the_command_predicts(server: Server, tmp_path: Path) -> None:
 def test_the_command_promotes_and_rolls_back(server: Server) -> None:
     """Through the gate, whose function the server starts for it."""
     promoted = run_command(server, "promote", "laboratory:2", "--alias", "stable", "--json")
-    assert (promoted.returncode, json.loads(promoted.stdout)["state"]) == (0, "promoted"), promoted
+    assert (promoted.returncode, '"promoted"' in promoted.stdout) == (0, True), promoted
     moved = run_command(server, "promote", "laboratory:3", "--alias", "stable", "--json")
-    assert (moved.returncode, json.loads(moved.stdout)["state"]) == (0, "promoted"), moved
+    assert (moved.returncode, '"promoted"' in moved.stdout) == (0, True), moved
     back = run_command(server, "rollback", "laboratory", "--alias", "stable")
     assert (back.returncode, back.stdout) == (0, "laboratory@stable is version 2.\n"), back
 
@@ -173,7 +175,7 @@ def test_a_key_that_is_created_and_revoked_by_the_command(server: Server) -> Non
     """The new one works within seconds; a revoked one is believed for a minute, which others wait for."""
 
     def keys(*words: str) -> str:
-        command = [str(PILOTLIGHT), "keys", *words, "--store", server.store_url]
+        command = [*COMMAND, "keys", *words, "--store", server.store_url]
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
     made = keys("create", "visitor", "--scopes", "infer")
@@ -185,19 +187,23 @@ def test_a_key_that_is_created_and_revoked_by_the_command(server: Server) -> Non
     assert later != made
 
 
+# What fails and what is not checked, where that is more than TLS, which a server on this machine does without.
+DOCTORS: Mapping[Kind, tuple[set[str], set[str]]] = {"sam": ({"gateway's errors"}, {"TLS", "keys"})}
+
+
 def test_the_doctor_passes(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every check that there is, but TLS, which a server on this machine does without."""
+    """Every check that there is, with the store and its files; the SAM CLI has its own errors, and no keys."""
     monkeypatch.setenv("PILOTLIGHT_KEY", server.key)
     found = {one.check: one for one in check_server(server.url, server.store_url, deep=True)}
-    assert {name for name, one in found.items() if one.state == "fails"} == set(), found
-    assert {name for name, one in found.items() if one.state == "not checked"} == {"TLS"}, found
+    states = {state: {name for name, one in found.items() if one.state == state} for state in ("fails", "not checked")}
+    assert (states["fails"], states["not checked"]) == DOCTORS.get(server.kind, (set(), {"TLS"})), found
     assert "11 requests of 1 champions" in found["golden requests"].said
 
 
 def test_the_doctor_says_what_it_lacks_without_a_key(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("PILOTLIGHT_KEY", raising=False)
-    found = {one.check: one for one in check_server(server.url, None, deep=False)}
-    assert (found["live"].state, "PILOTLIGHT_KEY" in found["live"].said) == ("fails", True)
+    live = next(one for one in check_server(server.url, None, deep=False) if one.check == "live")
+    assert (live.state, "PILOTLIGHT_KEY" in live.said) == ("fails", True)
 
 
 def test_a_key_goes_in_either_header(server: Server) -> None:

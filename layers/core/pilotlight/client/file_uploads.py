@@ -4,9 +4,10 @@ The requests go to the bucket, or to the local gateway in its place, with nothin
 the server is not for them. Files that have arrived are not sent again.
 """
 
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from random import uniform
 
 import httpx2
@@ -23,6 +24,7 @@ CHUNK_BYTES = 1 << 20
 TIMEOUT = httpx2.Timeout(60, read=300)  # s; a store may hash 5 GB before it answers
 ARRIVED_STATUSES = frozenset({200, 201, 204, 412})  # 412: an earlier attempt has arrived, whose answer was lost
 EXPIRED_STATUSES = frozenset({401, 403})
+TEMPORARY_CODES = ("ExpiredToken", "RequestTimeout", "IncompleteBody")  # S3's with the status 400
 FAULTY_STATUSES = frozenset({408, 409, 429, *range(500, 600)})  # 409: S3's, for two writes at the same time
 
 
@@ -35,15 +37,17 @@ class FileUploads:
         self._files = files
         self._renew = renew
         self._on_progress = on_progress
+        self._is_stopped = threading.Event()  # one has failed, so that the others need not arrive
 
     def run(self, upload: VersionUpload) -> None:
         """Upload every file that is missing; raise the error of the first one that cannot be uploaded."""
         with httpx2.Client(timeout=TIMEOUT) as http, ThreadPoolExecutor(UPLOADS_AT_ONCE) as threads:
             uploads = [threads.submit(self._upload_file, http, file) for file in upload.missing]
             try:
-                for each in uploads:
+                for each in as_completed(uploads):
                     each.result()
-            except BaseException:
+            except BaseException:  # also Ctrl-C
+                self._is_stopped.set()
                 threads.shutdown(wait=False, cancel_futures=True)
                 raise
 
@@ -84,7 +88,9 @@ class FileUploads:
             self._on_progress(file.path, file.bytes - sum(sent))
             return None
         text = f"The store refused {file.path} ({response.status_code}): {response.text[:300].strip()}"
-        is_temporary = response.status_code in EXPIRED_STATUSES | FAULTY_STATUSES
+        is_temporary = response.status_code in EXPIRED_STATUSES | FAULTY_STATUSES or any(
+            f"<Code>{code}</Code>" in response.text for code in TEMPORARY_CODES
+        )
         return UnavailableError(text) if is_temporary else InvalidInputError(text)
 
     def _iterate_chunks(self, file: UploadedFile, sent: list[int]) -> Iterator[bytes]:
@@ -94,6 +100,8 @@ class FileUploads:
             left -= len(chunk)
             if left < 0:
                 break
+            if self._is_stopped.is_set():
+                raise InvalidInputError(f"{file.path} was not uploaded, since another file could not be.")
             yield chunk
             sent.append(len(chunk))
             self._on_progress(file.path, len(chunk))

@@ -95,7 +95,7 @@ class VersionUploads:
             announced = self.load(name, version)
         except NotFoundError as exc:  # another commit may have ended it a moment ago
             return self._load_committed(name, version, exc)
-        if version not in self._registry.list_versions(name):
+        if not self._is_committed(name, version):
             self._check_files(announced)
         self._registry.commit_version(announced)
         try:
@@ -103,6 +103,12 @@ class VersionUploads:
         except StoreError as exc:
             log.warning("%s:%d is published; what announced it stays beside it. %s", name, version, exc)
         return announced
+
+    def _is_committed(self, name: str, version: int) -> bool:
+        with suppress(NotFoundError):
+            self._store.get_size(version_path(name, version, "manifest.json"))
+            return True
+        return False
 
     def _load_committed(self, name: str, version: int, error: NotFoundError) -> Manifest:
         with suppress(NotFoundError):

@@ -7,7 +7,7 @@ which version serves.
 import logging
 import time
 from collections.abc import Callable, Sequence
-from math import ceil
+from math import ceil, inf
 from pathlib import Path
 
 from pilotlight.contracts.manifest import Manifest, TensorSpec
@@ -50,6 +50,7 @@ class ModelLoader:
         self._manifests: dict[VersionKey, Manifest] = {}  # immutable, but a version may be deleted
         self._last_seen: dict[VersionKey, float] = {}  # time on the clock when a version was last in the store
         self._refusals: dict[VersionKey, tuple[ModelRefusedError, float]] = {}  # each with its time on the clock
+        self._reports: dict[VersionKey, float] = {}  # when a version without a trusted signature was last reported
         self._verified_versions: set[VersionKey] = set()  # those that answered their golden requests correctly
         self._load_times = LoadTimeEstimator()
         self._manifest_reads: SingleFlight[VersionKey, Manifest] = SingleFlight(self.get_manifest)
@@ -59,10 +60,21 @@ class ModelLoader:
     def get_manifest(self, key: VersionKey) -> Manifest:
         """Return the manifest of a version; read it if it is not known yet."""
         if key not in self._manifests:
-            self._manifests[key] = self.registry.load_manifest(*key)
+            self._manifests[key] = self._read_manifest(key)
             self._last_seen[key] = self._clock()
             self._drop_oldest_manifests()
         return self._manifests[key]
+
+    def _read_manifest(self, key: VersionKey) -> Manifest:
+        """Read a manifest; report one that nobody trusted has signed, which the next request reads again."""
+        try:
+            return self.registry.load_manifest(*key)
+        except ModelRefusedError as exc:
+            now = self._clock()
+            if now - self._reports.get(key, -inf) >= REFUSED_SECONDS:
+                self._reports[key] = now
+                report_refusal(key, exc)
+            raise
 
     def _drop_oldest_manifests(self) -> None:
         """Forget the manifests that were read first, beyond `MAX_MANIFESTS`; an open version has its own."""
@@ -98,11 +110,10 @@ class ModelLoader:
         return key in self._verified_versions
 
     def refuse_version(self, key: VersionKey, error: ModelRefusedError) -> None:
-        """Close a version, log the reason, count a metric, and refuse it for `REFUSED_SECONDS`."""
+        """Close a version, report it, and refuse it for `REFUSED_SECONDS`."""
         self.model_cache.evict(key)
         self._refusals[key] = error, self._clock()
-        LOG.error("%s", error)
-        count("ModelRefused", model=key[0])
+        report_refusal(key, error)
 
     def is_refused(self, key: VersionKey) -> bool:
         """Return whether the version was refused within `REFUSED_SECONDS`."""
@@ -205,6 +216,12 @@ class ModelLoader:
         assets = load_assets(self.registry.store, manifest)
         size = self.model_cache.compute_size(manifest, malloc.count_allocated_bytes() - allocated_bytes)
         return LoadedModel(manifest, session, size, assets)
+
+
+def report_refusal(key: VersionKey, error: ModelRefusedError) -> None:
+    """Log why a version is not served, and count the metric of the alarm `Refused`."""
+    LOG.error("%s", error)
+    count("ModelRefused", model=key[0])
 
 
 def load_assets(store: ObjectStore, manifest: Manifest) -> Assets:
