@@ -33,7 +33,7 @@ from pilotlight.api.schemas.openai import (
 )
 from pilotlight.aws.presigned_urls import Presigner
 from pilotlight.contracts.signed_upload import EXPIRY_S
-from pilotlight.contracts.upload import CONTENT, Upload, content_path, upload_folder
+from pilotlight.contracts.upload import CONTENT, UPLOAD_ID_PATTERN, Upload, content_path, upload_folder
 from pilotlight.errors import AlreadyExistsError, ConflictError, InvalidInputError, NotFoundError, TooLargeError
 from pilotlight.storage.documents import Document
 from pilotlight.storage.object_store import ObjectStore
@@ -189,10 +189,13 @@ class UploadEndpoints:
         return self._open_files(upload_record).read_upload_end(f"file-{upload_record.id}")
 
     def _read_upload(self, request: Request, upload_id: str) -> Upload:
+        missing = NotFoundError(f"There is no upload {upload_id!r}; POST /v1/uploads begins one.")
+        if UPLOAD_ID_PATTERN.fullmatch(upload_id) is None:
+            raise missing
         document = Document(self._store, f"{upload_folder(upload_id, request.tenant)}/upload.json", Upload)
         upload_record = document.read_or_none()
         if upload_record is None or not FileStore(self._store, request.tenant).has_own(upload_record, document.path):
-            raise NotFoundError(f"There is no upload {upload_id!r}; POST /v1/uploads begins one.")
+            raise missing
         return upload_record
 
     def _open_upload(self, upload_record: Upload) -> Document[Upload]:

@@ -247,7 +247,7 @@ def test_a_large_file_is_fetched_in_ranges_where_nobody_can_be_sent_elsewhere(tm
     got, place_ = b"", 0
     while place_ < len(data):
         status, answer = place.ask("GET", f"/v1/files/{file}/content", headers={"range": f"bytes={place_}-"})
-        assert status == 206
+        assert (status, answer["headers"]["content-type"]) == (206, "application/octet-stream")
         got += base64.b64decode(answer["body"])
         place_ = len(got)
     assert got == data
@@ -666,3 +666,12 @@ def test_a_body_may_begin_with_a_byte_order_mark(place: Place) -> None:
     ordered = place.order(mark + calls(2))
     place.work()
     assert place.show(ordered["id"])["status"] == "completed"
+
+
+@pytest.mark.parametrize("name", ["nothing", f"upload_{'0' * 32}"])
+@pytest.mark.parametrize("what", ["parts", "complete", "cancel"])
+def test_an_upload_that_there_is_not_is_called_an_upload(place: Place, name: str, what: str) -> None:
+    is_part = what == "parts"
+    sent = form(b"x", "data") if is_part else b'{"part_ids": []}'
+    status, said = place.ask("POST", f"/v1/uploads/{name}/{what}", sent, FORM if is_part else {})
+    assert (status, said["error"]["message"]) == (404, f"There is no upload {name!r}; POST /v1/uploads begins one.")
