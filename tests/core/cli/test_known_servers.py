@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from pilotlight.cli import remote_trainings
 from pilotlight.cli.console import open_client
 from pilotlight.cli.known_servers import LOCAL_URL, find_credentials, find_default_url, find_remote_url, resolve_url
 from pilotlight.deployment.remembered_stacks import RememberedStack, RememberedStacks
@@ -69,10 +70,13 @@ def test_commands_take_the_name(run: Run, remembered: RememberedStacks) -> None:
     assert (code, "Nothing answers at http://127.0.0.1:9/prod" in out) == (1, True)
 
 
-def test_a_run_is_cancelled_at_the_current_stack(run: Run, remembered: RememberedStacks) -> None:
-    for words in (["runs", "cancel", "tuesday"], ["runs", "show", "tuesday", "--follow"]):
+def test_a_run_is_cancelled_and_followed_at_the_current_stack(
+    run: Run, remembered: RememberedStacks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remote_trainings, "follow_training", lambda client, run, *, json: 0)  # it waits for a server
+    for words, expected in ((["runs", "cancel", "tuesday"], 1), (["runs", "show", "tuesday", "--follow"], 0)):
         code, _, err = run(*words)
-        assert (code, err.startswith("Asking the stack shop, ")) == (1, True), err
+        assert (code, err.startswith("Asking the stack shop, ")) == (expected, True), err
     remembered.forget("shop")
     code, _, err = run("runs", "cancel", "tuesday")
     assert (code, "add --remote" in err) == (2, True), err

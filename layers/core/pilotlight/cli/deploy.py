@@ -70,16 +70,16 @@ def deploy(
     chosen = choose_stack(stack_name, profile, region)
     request = DeployRequest(find_checkout(), chosen.name, dict(map(parse_parameter, parameter or ())), build)
     checks = DeployChecks(request)
-    check_prerequisites(checks, json=json)
+    check_prerequisites(checks)
     deploy_package(checks, build_package(checks))
     made = record_deployment(chosen, checks.region or "", url)
     print_line(f"{chosen.name} is deployed, {format_elapsed(began)} after the start. It is checked from outside:")
-    results = examine(made.remembered.url, json=json)
+    results = examine(made.remembered.url)
     print_deployment(made, results, json=json)
     raise typer.Exit(1 if any(one.state == "fails" for one in results) else 0)
 
 
-def check_prerequisites(checks: DeployChecks, *, json: bool) -> None:
+def check_prerequisites(checks: DeployChecks) -> None:
     """Print every check of what a deploy needs; raise `UnavailableError` if one fails."""
     results = list(print_results(map(run_check, checks.list_checks()), json=True))
     failed = [one.check for one in results if one.state == "fails"]
@@ -146,7 +146,7 @@ def create_first_key(stack: CloudFormationStack) -> str:
     return created.key
 
 
-def examine(url: str, *, json: bool) -> list[CheckResult]:
+def examine(url: str) -> list[CheckResult]:
     """Examine the stack as `pilotlight doctor` does, once it answers to its key."""
     wait_until_live(url)
     return list(print_results(check_server(url, None, deep=False), json=True))

@@ -1,12 +1,13 @@
 """Clients of AWS's control plane, by the environment's profile, region and AWS_ENDPOINT_URL, as SAM takes them too."""
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import Any
 
-from pilotlight.errors import DeniedError, InvalidInputError, NotFoundError, UnavailableError, format_cause
+from pilotlight.errors import InvalidInputError, NotFoundError, UnavailableError, format_cause
 
-DENIED_CODES = {"AccessDenied", "AccessDeniedException", "UnauthorizedOperation", "AuthorizationError"}
 EXPIRED_CODES = {"ExpiredToken", "ExpiredTokenException", "InvalidClientTokenId", "UnrecognizedClientException"}
 MISSING_CODES = {"ResourceNotFoundException", "NoSuchBucket", "NoSuchEntity", "RepositoryNotFoundException",
                  "AWS.SimpleQueueService.NonExistentQueue", "QueueDoesNotExist"}  # fmt: skip
@@ -44,7 +45,13 @@ def has_credentials() -> bool:
 
 
 def open_session() -> Any:  # noqa: ANN401
-    """Open a session of the environment; raise `InvalidInputError` for a profile that there is not."""
+    """Open the session of the environment; raise `InvalidInputError` for a profile that there is not."""
+    return _open_session(tuple(sorted(item for item in os.environ.items() if item[0].startswith("AWS_"))))
+
+
+@lru_cache(maxsize=1)
+def _open_session(variables: tuple[tuple[str, str], ...]) -> Any:  # noqa: ANN401
+    """Open a session, once for the same variables: each parses anew what AWS's services take, in 100 ms."""
     import boto3
     from botocore.exceptions import BotoCoreError
 
@@ -67,8 +74,6 @@ def translate_aws_errors(what: str) -> Iterator[None]:
         code, said = exc.response["Error"]["Code"], exc.response["Error"].get("Message") or str(exc)
         if code in EXPIRED_CODES:
             raise UnavailableError(f"AWS does not take these credentials ({said.rstrip('.')}); {SIGN_IN}.") from exc
-        if code in DENIED_CODES:
-            raise DeniedError(f"AWS denies what was asked about {what}: {said.rstrip('.')}.") from exc
         if code in MISSING_CODES:
             raise NotFoundError(f"There is no {what.removeprefix('the ')} in this account and region.") from exc
         raise UnavailableError(f"AWS refused what was asked about {what}: {said.rstrip('.')} ({code}).") from exc

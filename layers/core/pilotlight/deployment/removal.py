@@ -20,7 +20,7 @@ from pilotlight.deployment.stack import (
     list_events,
     list_resources,
 )
-from pilotlight.errors import DeniedError, NotFoundError, UnavailableError
+from pilotlight.errors import NotFoundError, UnavailableError
 from pilotlight.local.intrinsics import TemplateLoader
 
 BUCKET, QUEUE, REPOSITORY = "AWS::S3::Bucket", "AWS::SQS::Queue", "AWS::ECR::Repository"
@@ -87,7 +87,7 @@ def describe_content(open_client: OpenClient, resource: DeployedResource) -> str
                 return f"{sum(len(page['imageDetails']) for page in pages)} images"
     except NotFoundError:
         return "already gone"
-    except (DeniedError, UnavailableError) as exc:
+    except UnavailableError as exc:
         return f"unknown: {exc}"
     return ""
 
