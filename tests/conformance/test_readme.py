@@ -18,6 +18,8 @@ from typer.exceptions import TyperException
 
 from pilotlight.api.routes import SCOPES
 from pilotlight.cli import commands
+from pilotlight.cli.known_servers import open_remembered_stacks
+from pilotlight.deployment.remembered_stacks import RememberedStack
 from pilotlight.local.intrinsics import load_raw_template
 from pilotlight.recipes.schema import build_recipe, parse_yaml
 from tests.conformance.test_batches import call
@@ -168,7 +170,10 @@ def test_json_in_the_pages_is_json(block: Block) -> None:
 
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: f"{command.page}: {command.line[:60]}")
 def test_a_command_in_the_pages_parses(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a deploy: the pages name its stack where a URL may stand."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    open_remembered_stacks().remember(RememberedStack("pilotlight", "https://a.example.com/prod", "b", "eu-central-1"))
     for words in command.split():
         words = [word for word in words if not re.fullmatch(r"[A-Z_]+=.*", word)]
         if words and words[0] != "export" and words[0] not in UNCHECKED:
