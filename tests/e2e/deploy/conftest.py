@@ -199,13 +199,13 @@ def stacks(deploy: Callable[..., DeployedStack]) -> tuple[DeployedStack, Deploye
 
 @pytest.fixture(scope="session")
 def captured(deploy: Callable[..., DeployedStack], tmp_path_factory: pytest.TempPathFactory) -> DeployedStack:
-    """A stack with a data key that captures every request; defaults of infra/events.yaml are changed as users do it."""
+    """A stack with a data key and all alarms that captures each request; users change defaults in events.yaml so."""
     queue = boto3.client("sqs").create_queue(QueueName=REPLIES)["QueueUrl"]
     found = boto3.client("sqs").get_queue_attributes(QueueUrl=queue, AttributeNames=["QueueArn"])["Attributes"]
     changed = {"ReplyQueues": found["QueueArn"], "SpreadBytes": str(SPREAD_BYTES)}
     template = change_defaults(BUILT, tmp_path_factory.mktemp("changed"), "Events", **changed)
     key = boto3.client("kms").create_key()["KeyMetadata"]["Arn"]
-    return deploy("pilotlight-events", template, CaptureRate="1", DataKey=key)
+    return deploy("pilotlight-events", template, CaptureRate="1", DataKey=key, MonitoringLevel="full")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -67,7 +67,8 @@ class Signing:
 @pytest.fixture(scope="module")
 def signing(deploy: Callable[..., DeployedStack]) -> Signing:
     key, public_key = create_key()
-    parameters = {"SigningKey": key, "SigningPublicKey": public_key, "Promotion": "canary:50:1s"}
+    signed = {"SigningKey": key, "SigningPublicKey": public_key}
+    parameters = {**signed, "Promotion": "canary:50:1s", "MonitoringLevel": "full"}
     return Signing(deploy("pilotlight-releases", **parameters), parameters)
 
 

@@ -22,7 +22,7 @@ from pilotlight.client.client import Client, Tensor
 from pilotlight.contracts.manifest import Manifest
 from pilotlight.registry.registry import Registry
 from tests import fakes
-from tests.e2e.deploy.conftest import BUILT, PILOTLIGHT, DeployedStack, sam_deploy
+from tests.e2e.deploy.conftest import BUILT, PILOTLIGHT, DeployedStack
 from tests.e2e.training_image import docker
 
 STACK = "pilotlight-trains"
@@ -130,15 +130,12 @@ class TrainingStack:
 
 
 @pytest.fixture(scope="module")
-def trains(emulator: str) -> Iterator[TrainingStack]:
+def trains(deploy: Callable[..., DeployedStack]) -> Iterator[TrainingStack]:
     """A stack in the account's default network, whose repository has no image yet."""
     subnets = boto3.client("ec2").describe_subnets()["Subnets"]
     network = {"TrainingVpc": subnets[0]["VpcId"], "TrainingSubnets": ",".join(one["SubnetId"] for one in subnets)}
     with tempfile.TemporaryDirectory(prefix="small-jobs-", dir=BUILT.parents[1]) as folder:
-        template = limit_memory(Path(folder))
-        sam_deploy(template, STACK, AccessLogs="off", Promotion="champion", **network)
-    stack = DeployedStack(STACK)
-    stack.url = f"{emulator}/_aws/execute-api/{stack.outputs['ApiId']}/prod"
+        stack = deploy(STACK, limit_memory(Path(folder)), Promotion="champion", **network)
     yield TrainingStack(stack, subscribe_queue())
     docker("rmi", f"{stack.outputs['TrainingRepository']}:current", check=False)
 

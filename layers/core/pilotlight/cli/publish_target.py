@@ -14,9 +14,12 @@ Publisher = Callable[[ManifestDraft, Mapping[str, FileContent]], Manifest]
 
 
 def open_publisher(name: str, store: str, url: str | None, *, json: bool) -> Publisher:
-    """Open what publishes versions of a model; a server that refuses the caller is noticed before the work begins."""
+    """Open what publishes versions of a model; a server that refuses the caller is noticed before the work begins.
+
+    A store on disk is made once there is a version for it, so that a model that is refused leaves nothing.
+    """
     if url is None:
-        return open_registry(store).publish_version
+        return lambda draft, files: open_registry(store).publish_version(draft, files)
     with open_client(url) as client:
         client.registry.check_access(name)
 
