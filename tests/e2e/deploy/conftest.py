@@ -85,7 +85,7 @@ class DeployedStack:
 
     def call(self, method: str, path: str, **more: Any) -> httpx2.Response:  # noqa: ANN401 - httpx's own
         """Call its API with a key that opens every route."""
-        headers = {"authorization": f"Bearer {self.key}"}
+        headers = {"authorization": f"Bearer {self.key}", **more.pop("headers", {})}
         return httpx2.request(method, f"{self.url}{path}", headers=headers, timeout=60, **more)
 
     def count_messages(self, queue: str) -> int:
@@ -97,7 +97,8 @@ class DeployedStack:
     def read_log(self, function: str) -> str:
         """Everything that the function with this logical id has logged."""
         logs = boto3.client("logs")
-        groups = [one["logGroupName"] for one in logs.describe_log_groups()["logGroups"]]
+        pages = logs.get_paginator("describe_log_groups").paginate(logGroupNamePrefix=f"/aws/lambda/{self.name}-")
+        groups = [one["logGroupName"] for page in pages for one in page["logGroups"]]
         own = [name for name in groups if re.search(rf"/aws/lambda/{self.name}-(Events-[\w-]+-)?{function}-", name)]
         return "".join(
             event["message"] for name in own for event in logs.filter_log_events(logGroupName=name)["events"]

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import boto3
 
 ASSUMED = re.compile(r"arn:aws:sts::\d+:assumed-role/(?P<role>[^/]+)/")
+KEY = re.compile(r"kms:key/[0-9a-f-]{36}")  # not the stack's, but given to it
 ARN = re.compile(r"arn:aws:(\w+):[\w-]*:\d*:")
 
 
@@ -84,7 +85,7 @@ class DeployedRoles:
 
     def shorten(self, resource: str) -> str:
         """Write an ARN without what differs between stacks."""
-        short = ARN.sub(r"\1:", resource)
+        short = KEY.sub("kms:key/KEY", ARN.sub(r"\1:", resource))
         for physical in sorted(self.logical_ids, key=len, reverse=True):
             short = short.replace(physical, self.logical_ids[physical])
         return short

@@ -9,6 +9,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -28,6 +29,14 @@ from tests.core.doctor.broken_servers import Asked, Next, Told, running
 from tests.e2e.deploy.conftest import PILOTLIGHT, ROOT, USAGE, read_outputs
 
 NAME = "pilotlight-command"
+# A shell has what it starts in the background ignore Ctrl-C, and so everything below that, these tests too.
+LISTENING = """
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
+sys.argv[0] = "pilotlight"
+from pilotlight.cli import app
+app()
+"""
 ROW = {"inputs": [{"name": "x", "shape": [1, 3], "datatype": "FP32", "data": [1, 0, 1]}]}
 
 
@@ -125,8 +134,9 @@ def test_logs_are_shown_and_followed(deployed: dict[str, Any], command: Command,
     assert (shown.returncode, "  Predict  INFO   " in shown.stdout) == (0, True), shown
     assert "model=double" in shown.stdout
     with (tmp_path / "followed").open("w") as output:
-        words = [str(PILOTLIGHT), "logs", "predict", "--follow", "--since", "1s", "--grep", "followed-call"]
-        process = subprocess.Popen(words, cwd=ROOT, env=command.environment, stdout=output)
+        words = ["logs", "predict", "--follow", "--since", "1s", "--grep", "followed-call"]
+        program = [sys.executable, "-c", LISTENING, *words]
+        process = subprocess.Popen(program, cwd=ROOT, env=command.environment, stdout=output)
     try:
         fakes.eventually(lambda: call_with_id(command, "followed-call") and "followed-call" in read(output.name), 60)
     finally:
