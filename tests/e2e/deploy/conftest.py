@@ -39,6 +39,7 @@ ROOT_CREDENTIALS = {  # of the emulator's account, and where it is
     "AWS_EC2_METADATA_DISABLED": "true",
 }
 UNAUTHORIZED = 401
+needs_iam = pytest.mark.skipif(os.environ.get("PILOTLIGHT_EMULATOR_IAM") == "off", reason="every call is let through")
 NONE = '""'  # how the SAM CLI is told of an empty parameter
 USAGE = pytest.StashKey[tuple[Path, DeployedRoles]]()  # the emulator's notes, and what the deployed roles may do
 REPLIES = "replies"  # the queue to which the stack `captured` may reply

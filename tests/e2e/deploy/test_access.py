@@ -27,7 +27,7 @@ from pilotlight.errors import PilotlightError
 from pilotlight.registry.registry import Registry
 from tests import fakes
 from tests.e2e.deploy import callers
-from tests.e2e.deploy.conftest import BUILT, PILOTLIGHT, ROOT, DeployedStack, read_outputs, sam_deploy
+from tests.e2e.deploy.conftest import BUILT, PILOTLIGHT, ROOT, DeployedStack, needs_iam, read_outputs, sam_deploy
 
 Stacks = tuple[DeployedStack, DeployedStack]
 INFER: Any = "/v2/models/double/infer"  # the client's type lists OpenAI's own
@@ -304,6 +304,7 @@ def ask_signed(stack: DeployedStack) -> list[float]:
         return list(client.infer("double", [X]).get_output("y").data)
 
 
+@needs_iam
 def test_iam_wants_signatures_and_our_client_signs(
     signed: DeployedStack, user: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -315,6 +316,7 @@ def test_iam_wants_signatures_and_our_client_signs(
     assert ask_signed(signed) == [2, 0, 2]
 
 
+@needs_iam
 def test_what_botocore_signs_by_itself_is_taken(signed: DeployedStack, user: User) -> None:
     """As any client of AWS signs, which knows nothing of Pilotlight."""
     url, body = f"{signed.url}{INFER}", json.dumps(callers.X)
@@ -326,6 +328,7 @@ def test_what_botocore_signs_by_itself_is_taken(signed: DeployedStack, user: Use
     assert changed.status_code == 403
 
 
+@needs_iam
 def test_iam_refuses_what_no_policy_allows_and_a_wrong_secret(
     signed: DeployedStack, user: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:

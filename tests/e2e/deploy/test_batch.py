@@ -5,7 +5,6 @@ What jobs of the product do there is in test_training.py.
 
 import base64
 import json
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +14,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from tests import fakes
+from tests.e2e.deploy.conftest import needs_iam
 from tests.e2e.training_image import SYSTEM, docker
 
 IMAGE = "pilotlight-batch:e2e"
@@ -161,7 +161,7 @@ def test_a_terminated_job_is_killed_after_the_stop_timeout(batch: BatchQueue) ->
     assert (done["statusReason"], done["container"]["exitCode"], done["isTerminated"]) == ("enough", 137, True)
 
 
-@pytest.mark.skipif(os.environ.get("PILOTLIGHT_EMULATOR_IAM") == "off", reason="every call is let through")
+@needs_iam
 def test_rights_are_to_the_queue_and_to_the_definition(batch: BatchQueue) -> None:
     """A user who may use the queue alone may not submit; one who may both may, but without tags."""
     arns = [f"arn:aws:batch:us-east-1:000000000000:{name}" for name in ("job-queue/jobs", "job-definition/job*")]

@@ -14,7 +14,7 @@ from pilotlight.registry.approval import load_approval
 from pilotlight.registry.registry import Registry, version_path
 from pilotlight.storage import object_store
 from tests import fakes
-from tests.e2e.deploy.conftest import DeployedStack
+from tests.e2e.deploy.conftest import DeployedStack, needs_iam
 
 Stacks = tuple[DeployedStack, DeployedStack]
 UNKNOWN = "batch_" + "0" * 32
@@ -113,6 +113,7 @@ def test_a_large_file_of_a_version_is_created_once(
     assert store.get_size(path) == 20_480_000
 
 
+@needs_iam
 def test_a_stack_does_not_reach_the_bucket_of_the_other(with_model: Stacks) -> None:
     one, two = with_model
     role = next(
