@@ -11,6 +11,7 @@ from ministack.core.responses import request_scope
 from ministack.services import sts
 
 from tests.emulator.cloudformation import ACCOUNT, REGION
+from tests.emulator.iam import write_note
 
 
 def account_scope() -> AbstractContextManager[None]:
@@ -33,7 +34,9 @@ def find_denied(role: str, checks: Iterable[tuple[str, str]]) -> str:
     session = f"arn:aws:sts::{ACCOUNT}:assumed-role/{name}/ecs-agent"
     for action, resource in checks:
         context = iam_evaluator.EvalContext(session, "AssumedRole", ACCOUNT, action, resource, REGION)
-        if iam_evaluator.evaluate(context, policies).decision != "Allow":
+        allowed = iam_evaluator.evaluate(context, policies).decision == "Allow"
+        write_note(context, allowed=allowed)
+        if not allowed:
             return f"AccessDeniedException: {session} is not authorized to perform: {action} on resource: {resource}"
     return ""
 

@@ -39,7 +39,7 @@ class Report:
 
     used: Counter[Right]  # how many calls each right allowed
     unused: set[Right]
-    denied: Counter[tuple[str, str, str]]  # role, action and resource
+    denied: Counter[Call]
 
 
 def find_name(physical_id: str) -> str:
@@ -103,16 +103,17 @@ class DeployedRoles:
 def compare(rights: set[Right], calls: Iterable[Call]) -> Report:
     """Count what each right allowed, and what no right did."""
     used: Counter[Right] = Counter()
-    denied: Counter[tuple[str, str, str]] = Counter()
+    denied: Counter[Call] = Counter()
     for call in calls:
         if not call.allowed:
-            denied[call[:3]] += 1
+            denied[call] += 1
             continue
-        used.update(right for right in rights if _covers(right, call))
+        used.update(right for right in rights if covers(right, call))
     return Report(used, {right for right in rights if not used[right]}, denied)
 
 
-def _covers(right: Right, call: Call) -> bool:
+def covers(right: Right, call: Call) -> bool:
+    """Whether a call is of the role, the action and the resources of a right."""
     same = (right.role, right.action.lower()) == (call.role, call.action.lower())
     return same and fnmatchcase(call.resource, right.resource)
 
@@ -127,5 +128,5 @@ def describe(report: Report) -> Iterator[str]:
         for right in sorted(report.unused):
             if right.role == role:
                 yield f"  unused  {right.action}  {right.resource}"
-    for (role, action, resource), count in sorted(report.denied.items()):
-        yield f"denied  {role}  {action}  {resource}  ({count})"
+    for call, count in sorted(report.denied.items()):
+        yield f"denied  {call.role}  {call.action}  {call.resource}  ({count})"
