@@ -121,7 +121,7 @@ def test_the_parameters_of_a_deployed_stack_are_taken(run: Run, aws_environment:
     assert ["CloudWatch, composite alarms" in json.dumps(bill) for bill in bills] == [True, False]
     assert all("1.33334e-5" in json.dumps(bill) or "1.33334e-05" in json.dumps(bill) for bill in bills)
     code, _, err = run("cost", "--idle", "--stack-name", "nobody")
-    assert code == 2
+    assert code == 1
     assert "There is no stack 'nobody' in this account and region" in err
 
 

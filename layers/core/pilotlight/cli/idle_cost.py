@@ -4,10 +4,12 @@ from collections.abc import Sequence
 
 from rich.table import Table
 
-from pilotlight.aws.stack_parameters import read_stack_parameters
 from pilotlight.cli.console import TEMPLATE_FILE, find_checkout, print_json, print_table
 from pilotlight.cli.serve import parse_parameter
+from pilotlight.cli.stack_options import choose_stack
 from pilotlight.costs.idle import IdleCost, IdleCostLine, estimate_idle_cost
+from pilotlight.deployment.aws_clients import open_aws_client
+from pilotlight.deployment.stack import get_stack
 from pilotlight.local.stack_inventory import count_inventory
 
 CAPTION = (
@@ -17,8 +19,10 @@ CAPTION = (
 
 def print_idle_cost(stack_name: str, parameters: Sequence[str], *, json: bool) -> None:
     """Print the bill of this checkout's template, with these parameters over those of the deployed stack, if named."""
-    chosen = read_stack_parameters(stack_name) if stack_name else {}
-    chosen |= dict(map(parse_parameter, parameters))
+    chosen = dict(map(parse_parameter, parameters))
+    if stack_name:
+        name = choose_stack(stack_name, None, None).name
+        chosen = {**get_stack(open_aws_client("cloudformation"), name).parameters, **chosen}
     result = estimate_idle_cost(count_inventory(find_checkout() / TEMPLATE_FILE, chosen))
     print_json(result) if json else print_table(build_idle_table(result))
 
