@@ -43,9 +43,9 @@ def main() -> None:
         event_sources,
         eventbridge,
         iam,
-        iam_requests,
         lambda_functions,
         log_event_ids,
+        log_streams,
         logs,
         redrive,
         s3,
@@ -54,7 +54,7 @@ def main() -> None:
 
     iam.extend(given.usage)
     lambda_functions.extend(given.trust)
-    for module in (iam_requests, cloudformation, alarms, api_gateway, api_deployments, batch, eventbridge):
+    for module in (log_streams, cloudformation, alarms, api_gateway, api_deployments, batch, eventbridge):
         module.extend()
     for module in (event_sources, dead_letters, logs, log_event_ids, redrive, step_functions, s3):
         module.extend()

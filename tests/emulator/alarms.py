@@ -138,7 +138,7 @@ def _evaluate_forever() -> None:
             measure_queues()
             for alarm in list(cloudwatch._alarms.values()):
                 evaluate_alarm(alarm)
-        except Exception:
+        except Exception:  # whatever it is, the alarms go on being evaluated, and the log says it
             LOG.exception("The alarms are not evaluated this time")
 
 

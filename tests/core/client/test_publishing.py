@@ -140,7 +140,7 @@ def test_a_file_that_changes_meanwhile_is_not_published(
     announce = client_registry.RemoteRegistry.announce_version
 
     def announce_and_change(*given: object) -> object:
-        upload = announce(*given)  # type: ignore[arg-type]
+        upload = announce(*given)  # type: ignore[arg-type]  # as they came
         path.write_bytes(changed)
         return upload
 
@@ -197,10 +197,10 @@ def test_nothing_of_the_servers_credentials_goes_to_the_bucket(
     """S3 refuses a request that is signed and has an authorization too."""
     seen: list[dict[str, str]] = []
     handler = bucket.RequestHandlerClass
-    do_put = handler.do_PUT  # type: ignore[attr-defined]
+    do_put = handler.do_PUT  # type: ignore[attr-defined]  # which the fake bucket adds
 
     def note(self: object) -> None:
-        seen.append({name.lower(): value for name, value in self.headers.items()})  # type: ignore[attr-defined]
+        seen.append({name.lower(): value for name, value in self.headers.items()})  # type: ignore[attr-defined]  # its own
         do_put(self)
 
     monkeypatch.setattr(handler, "do_PUT", note)

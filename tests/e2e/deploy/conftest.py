@@ -95,6 +95,10 @@ class DeployedStack:
         found = boto3.client("sqs").get_queue_attributes(**asked)["Attributes"]
         return int(found["ApproximateNumberOfMessages"])
 
+    def has(self, path: str) -> bool:
+        """Whether its bucket has an object; the folder of which is listed, as a user would."""
+        return path in set(self.store.list_paths(path.rpartition("/")[0]))
+
     def read_log(self, function: str) -> str:
         """Everything that the function with this logical id has logged."""
         logs = boto3.client("logs")

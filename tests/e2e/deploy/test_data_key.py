@@ -24,12 +24,8 @@ def judged(captured: DeployedStack) -> DeployedStack:
     """The stack, once its gate has judged the second version of a model."""
     for _ in range(2):
         fakes.publish(Registry(captured.store), MODEL)
-    fakes.eventually(lambda: has(captured, verdict_path(MODEL, 2)), 180)
+    fakes.eventually(lambda: captured.has(verdict_path(MODEL, 2)), 180)
     return captured
-
-
-def has(stack: DeployedStack, path: str) -> bool:
-    return path in set(stack.store.list_paths(path.rpartition("/")[0]))
 
 
 def test_the_registry_reads_and_writes_under_the_key(judged: DeployedStack) -> None:
@@ -62,7 +58,7 @@ def test_a_file_of_the_inbox_that_is_replaced_is_answered_anew(judged: DeployedS
 
 def read_results(stack: DeployedStack) -> list[list[float]]:
     """Read what the lines of the file are answered with; nothing while there is no result."""
-    if not has(stack, RESULT):
+    if not stack.has(RESULT):
         return []
     lines = stack.store.get(RESULT).data.splitlines()
     return [json.loads(text)["outputs"][0]["data"] for text in lines]

@@ -53,13 +53,9 @@ class Place:
         sent = boto3.client("sqs").send_message(QueueUrl=url, MessageBody=text, MessageAttributes=given)
         return str(sent["MessageId"])
 
-    def has(self, path: str) -> bool:
-        """Whether its bucket has an object; the folder of which is listed, as a user would."""
-        return path in set(self.stack.store.list_paths(path.rpartition("/")[0]))
-
     def read(self, path: str) -> Any:  # noqa: ANN401 - JSON
         """Read a document of its bucket, once that is there."""
-        fakes.eventually(lambda: self.has(path), 180)
+        fakes.eventually(lambda: self.stack.has(path), 180)
         return json.loads(self.stack.store.get(path).data)
 
     def put_event(self, detail: object) -> str:

@@ -53,10 +53,6 @@ class Signing:
         path = f"/v2/models/{name}" + (f"/versions/{version}" if version else "")
         return self.stack.call("POST", f"{path}/infer", json={"inputs": [x]})
 
-    def has(self, path: str) -> bool:
-        """Whether its bucket has an object."""
-        return path in set(self.stack.store.list_paths(path.rpartition("/")[0]))
-
     def run(self, *words: str) -> subprocess.CompletedProcess[str]:
         """Run the command against its URL."""
         environment = {**os.environ, "PILOTLIGHT_KEY": self.stack.key}
@@ -81,7 +77,7 @@ def create_key() -> tuple[str, str]:
 
 def test_what_the_gate_passes_is_signed_and_served(signing: Signing) -> None:
     fakes.publish(signing.registry)
-    fakes.eventually(lambda: signing.has("signatures/double/1.json"), 180)
+    fakes.eventually(lambda: signing.stack.has("signatures/double/1.json"), 180)
     signature = json.loads(signing.stack.store.get("signatures/double/1.json").data)
     assert (signature["key"], signature["by"]) == (signing.parameters["SigningKey"], "functions/promote")
     answer = signing.infer("double", [1, 0, 1])
@@ -91,7 +87,7 @@ def test_what_the_gate_passes_is_signed_and_served(signing: Signing) -> None:
 def test_what_is_not_signed_or_by_another_key_is_not_served(signing: Signing) -> None:
     """A first version is champion at once; that its golden requests are wrong, the gate says."""
     fakes.publish(signing.registry, "unsigned", golden=fakes.golden([1, 0, 1], [9, 9, 9]))
-    fakes.eventually(lambda: signing.has(verdict_path("unsigned", 1)), 180)
+    fakes.eventually(lambda: signing.stack.has(verdict_path("unsigned", 1)), 180)
     unsigned = signing.infer("unsigned", [1, 0, 1])
     other, _ = create_key()
     signing.registry.sign_manifest("unsigned", 1, KmsSigner(other), actor="mallory")
@@ -118,7 +114,7 @@ def test_a_canary_that_held_is_promoted_by_the_clock(signing: Signing) -> None:
 def test_a_canary_that_fails_is_stopped_for_all_of_them(signing: Signing) -> None:
     """By a line in the log of one environment, which a filter brings to the promote function; it was signed by hand."""
     fakes.publish(signing.registry, of="logarithm")
-    fakes.eventually(lambda: signing.has(verdict_path("double", 3)), 180)
+    fakes.eventually(lambda: signing.stack.has(verdict_path("double", 3)), 180)
     signing.registry.sign_manifest("double", 3, KmsSigner(signing.parameters["SigningKey"]), actor="ann")
     canary = {"version": "3", "percent": 50, "bake": "1h", "why": "a trial"}
     started = signing.stack.call("POST", "/registry/models/double/aliases/champion/canary", json=canary)

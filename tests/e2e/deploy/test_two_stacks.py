@@ -88,7 +88,7 @@ def test_the_gate_and_people_judge_by_their_own_roles(with_model: Stacks) -> Non
     """Their rights suffice for the places where judgements lie, under IAM."""
     one, two = with_model
     registry = Registry(one.store)
-    fakes.eventually(lambda: has(one, verdict_path("double", 2)), 120)
+    fakes.eventually(lambda: one.has(verdict_path("double", 2)), 120)
     version = "/registry/models/double/versions/2"
     assert one.call("GET", f"{version}/verdict").json()["passed"] is True
     assert one.call("PUT", f"{version}/approval", json={"state": "approved", "why": "good"}).status_code == 200
@@ -96,7 +96,7 @@ def test_the_gate_and_people_judge_by_their_own_roles(with_model: Stacks) -> Non
     fakes.publish(registry)
     fakes.publish(registry)
     assert one.call("DELETE", f"{version}").json() == {"deleted": "double:2"}
-    assert not has(one, verdict_path("double", 2))
+    assert not one.has(verdict_path("double", 2))
     assert "double" not in two.read_log("PromoteFunction")
 
 
@@ -134,7 +134,3 @@ def test_a_stack_does_not_reach_the_bucket_of_the_other(with_model: Stacks) -> N
     for bucket, key in ((two.outputs["Bucket"], manifest), (one.outputs["Bucket"], "approvals/double/1.json")):
         with pytest.raises(ClientError, match="AccessDenied"):
             s3.get_object(Bucket=bucket, Key=key)
-
-
-def has(stack: DeployedStack, path: str) -> bool:
-    return path in set(stack.store.list_paths(path.rpartition("/")[0]))
