@@ -12,7 +12,7 @@ UNASKED ?= fail
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := -m pip install --quiet --disable-pip-version-check --constraint infra/constraints.txt
-LISTS := pyproject.toml infra/constraints.txt layers/deps/requirements.txt layers/core/pilotlight/local/requirements.txt \
+LISTS := pyproject.toml infra/constraints.txt layers/deps/requirements.txt layers/generation/requirements.txt layers/core/pilotlight/local/requirements.txt \
   functions/authorize/requirements.txt functions/batch_worker/requirements.txt
 
 # CloudFormation's templates; infra/api.yaml is what one of them includes.
@@ -122,7 +122,7 @@ $(VENV)/with-dev: $(VENV)/with-train functions/train/convert/requirements.txt te
 	$(BIN)/python $(PIP) --no-deps --requirement tests/requirements-iam.txt
 	@touch $@
 
-HANDLERS := layers/deps/requirements.txt functions/authorize/requirements.txt functions/batch_worker/requirements.txt
+HANDLERS := layers/deps/requirements.txt layers/generation/requirements.txt functions/authorize/requirements.txt functions/batch_worker/requirements.txt
 
 .venv-runtime/ready: $(HANDLERS) tests/requirements-runtime.txt
 	$(RUNTIME_PYTHON) -m venv --clear .venv-runtime

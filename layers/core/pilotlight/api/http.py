@@ -1,7 +1,7 @@
 """One HTTP request and one response, in the form of API Gateway's REST proxy integration for Lambda."""
 
 import binascii
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, TypeVar
 
 import msgspec
@@ -103,6 +103,25 @@ class Response(Struct, frozen=True):
             "body": pybase64.b64encode_as_string(self.body) if self.binary else self.body.decode(),
             "isBase64Encoded": self.binary,
         }
+
+
+class StreamedResponse(Struct, frozen=True):
+    """A response that is sent while it is made: all that can fail must have been settled before the first chunk.
+
+    Closing `chunks`, a generator, tells what makes them that nobody reads on.
+    """
+
+    status: int
+    chunks: Iterator[bytes]
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+    def to_event(self) -> dict[str, Any]:
+        """Return the response for the runtime client of streaming functions, which sends the chunks as they come."""
+        return {"statusCode": self.status, "headers": dict(self.headers), "body": self.chunks}
+
+    def collect(self) -> Response:
+        """Wait for all chunks, and return them as one response."""
+        return Response(self.status, b"".join(self.chunks), self.headers)
 
 
 def collect_headers(event: Mapping[str, Any]) -> dict[str, str]:

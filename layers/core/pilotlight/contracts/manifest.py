@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from msgspec import Meta, Struct, field
 
 from pilotlight.contracts.capture_policy import CapturePolicy
+from pilotlight.contracts.decoder import DecoderSpec
 from pilotlight.contracts.names import Name, Version
 from pilotlight.contracts.processing import (
     AudioPreprocessing,
@@ -29,7 +30,7 @@ from pilotlight.errors import InvalidInputError
 FINISHES_WITH_LABELS = (DetectionPostprocessing, CtcPostprocessing, SegmentationPostprocessing)
 FILE_PATH_PATTERN = r"^[A-Za-z0-9_][A-Za-z0-9._-]*(/[A-Za-z0-9_][A-Za-z0-9._-]*)*$"
 Precision = Literal["fp32", "int8", "int4"]
-Task = Literal["tensor", "image", "audio", "text", "tabular"]
+Task = Literal["tensor", "image", "audio", "text", "tabular", "generation"]
 Datatype = Literal[
     "BOOL", "UINT8", "UINT16", "UINT32", "UINT64", "INT8", "INT16", "INT32", "INT64",
     "FP16", "BF16", "FP32", "FP64", "BYTES",
@@ -176,6 +177,7 @@ class ManifestDraft(Struct, frozen=True, kw_only=True):
     report: str | None = None  # path of the report among the files
     golden: str | None = None  # path of the golden requests among the files
     tokenizer: str | None = None  # path of the tokenizer among the files, of a language model
+    decoder: DecoderSpec | None = None  # of a language model that generates text, whose task is generation
     profile: str | None = None  # path of the training set's profile among the files
     request_cost: RequestCost | None = None  # without it, environments learn what requests cost
     capture: CapturePolicy | None = None  # what may be kept of requests; without it, summaries
@@ -214,6 +216,7 @@ class Manifest(ManifestDraft, frozen=True, kw_only=True):
         variant_paths = {path for variant in self.variants.values() for path in variant.paths}
         named_paths = variant_paths | ({self.report, self.golden, self.tokenizer, self.profile} - {None})
         named_paths |= {self.preprocess.tokenizer} if isinstance(self.preprocess, TextPreprocessing) else set()
+        named_paths |= {self.decoder.chat_template} - {None} if self.decoder is not None else set()
         if named_paths - listed_paths:
             raise ValueError(f"names {sorted(map(str, named_paths - listed_paths))}, which are not among its files")
         self._check_steps()
@@ -227,7 +230,12 @@ class Manifest(ManifestDraft, frozen=True, kw_only=True):
     def _check_steps(self) -> None:
         """Check that the steps match the task and the graph's signature."""
         inputs, outputs = ([spec.name for spec in specs] for specs in (self.inputs, self.outputs))
-        kind = "tensor" if self.preprocess is None else self.preprocess.__struct_config__.tag
+        if (self.task == "generation") != (self.decoder is not None):
+            raise ValueError(f"has the task {self.task!r}, but {'a' if self.decoder is not None else 'no'} decoder")
+        if self.decoder is not None and self.tokenizer is None:
+            raise ValueError("generates text, but names no tokenizer")
+        default_kind = "tensor" if self.decoder is None else "generation"
+        kind = default_kind if self.preprocess is None else self.preprocess.__struct_config__.tag
         if kind != self.task:
             raise ValueError(f"prepares {kind!r}, but its task is {self.task!r}")
         if isinstance(self.preprocess, ImagePreprocessing | TablePreprocessing) and self.preprocess.input not in inputs:
@@ -292,4 +300,7 @@ class Manifest(ManifestDraft, frozen=True, kw_only=True):
     @property
     def asset_files(self) -> tuple[ManifestFile, ...]:
         """The files that serving needs besides the graph."""
-        return (self.get_file(self.preprocess.tokenizer),) if isinstance(self.preprocess, TextPreprocessing) else ()
+        paths = [self.preprocess.tokenizer] if isinstance(self.preprocess, TextPreprocessing) else []
+        if self.decoder is not None:
+            paths += [path for path in (self.tokenizer, self.decoder.chat_template) if path is not None]
+        return tuple(map(self.get_file, paths))

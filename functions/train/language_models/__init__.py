@@ -1,0 +1,1 @@
+"""Language models from files of other tools, and the graph that serves them."""

@@ -1,0 +1,1 @@
+"""Text from language models: prompts and their templates, sampling, stop strings, caches, and constrained decoding."""
