@@ -101,6 +101,6 @@ def name_trained_weights(state: Mapping[str, torch.Tensor], config: DecoderConfi
             named[OTHER_NAMES.get(name, name)] = tensor
             continue
         parts, prefix = PARTS.get(match["part"], (match["part"],)), f"model.layers.{match['layer']}."
-        pieces = tensor.split(rows.get(match["part"], [len(tensor)]))
+        pieces = torch.split(tensor, rows.get(match["part"], [len(tensor)]))
         named |= {f"{prefix}{part}.weight": piece for part, piece in zip(parts, pieces, strict=True)}
     return named
