@@ -73,7 +73,8 @@ def join_rows(parts: Sequence[QuantizedBlocks]) -> QuantizedBlocks:
     first = parts[0]
     if len(parts) == 1:
         return first
-    values, scales = (np.concatenate(arrays) for arrays in ([p.values for p in parts], [p.scales for p in parts]))
+    values = np.concatenate([part.values for part in parts])
+    scales = np.concatenate([part.scales for part in parts])
     return QuantizedBlocks(first.bits, first.block, values, scales)
 
 
@@ -82,4 +83,5 @@ def pack_blocks(blocks: QuantizedBlocks) -> npt.NDArray[np.uint8]:
     by_block = blocks.values.reshape(len(blocks.values), -1, blocks.block)
     if blocks.bits == 8:
         return by_block
-    return by_block[..., 0::2] | (by_block[..., 1::2] << 4)
+    packed: npt.NDArray[np.uint8] = by_block[..., 0::2] | (by_block[..., 1::2] << np.uint8(4))
+    return packed

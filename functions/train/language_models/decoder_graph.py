@@ -1,7 +1,7 @@
 """Write the ONNX graph of a decoder, for onnxruntime's operators, from its configuration and its weights.
 
-One writer serves Hugging Face folders, GGUF files and our own decoder. Its tensors are those of
-`pilotlight.contracts.decoder`: the key-value cache is extended in place, and logits are computed for the last rows only.
+One writer serves Hugging Face folders, GGUF files and our own decoder. The graph's tensors are those of
+`pilotlight.contracts.decoder`: the key-value cache is extended in place, and only the last rows have logits.
 """
 
 from collections.abc import Callable
@@ -149,7 +149,7 @@ class DecoderGraphWriter:
         part = f"{prefix}.self_attn"
         joined = self._linear.add_projection(source, [f"{part}.{name}_proj" for name in "qkv"], f"{part}.qkv_proj")
         sources = self._add_query_key_norms(joined, part) if config.query_key_norm else (joined, "", "")
-        optional: dict[str, object] = {"softcap": config.attention_softcap, "scale": config.attention_scale}
+        optional: dict[str, float] = {"softcap": config.attention_softcap, "scale": config.attention_scale}
         attributes = {name: value for name, value in optional.items() if value}
         if windowed:
             attributes["local_window_size"] = config.sliding_window

@@ -30,7 +30,12 @@ class GraphBuilder:
         self._constants = dict[str, TensorProto]()
 
     def add_node(
-        self, operator: str, inputs: Sequence[str], output: str | Sequence[str], domain: str = "", **attributes: object
+        self,
+        operator: str,
+        inputs: Sequence[str],
+        output: str | Sequence[str],
+        domain: str = "",
+        **attributes: Any,  # noqa: ANN401 - what onnx takes
     ) -> str:
         """Add a node, and return the name of its first output; an empty name is an input or output left out."""
         outputs = [output] if isinstance(output, str) else list(output)

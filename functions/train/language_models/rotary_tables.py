@@ -35,7 +35,7 @@ def scale_frequencies(frequencies: DoubleArray, base: float, scaling: RotaryScal
     if scaling.kind == "linear":
         return frequencies / scaling.factor
     if scaling.kind == "longrope":
-        return frequencies / np.array(scaling.factors)
+        return frequencies / np.array(scaling.factors, np.float64)
     if scaling.kind == "llama3":
         turns = scaling.original_context * frequencies / (2 * pi)
         kept = (turns - scaling.low_freq_factor) / (scaling.high_freq_factor - scaling.low_freq_factor)
