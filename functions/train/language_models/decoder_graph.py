@@ -18,9 +18,11 @@ from functions.train.language_models.linear_layers import LinearLayers
 from functions.train.language_models.rotary_tables import compute_rotary_tables
 from pilotlight.contracts import decoder as tensors
 from pilotlight.contracts.manifest import Precision
+from pilotlight.errors import InvalidInputError
 
 LAST_ROW = np.iinfo(np.int64).max  # the end of a Slice that goes to the end
 TOKEN_AXIS = 1
+HEAD_STEP = 16  # GroupQueryAttention takes heads of a multiple of it
 GRAPH_NAME, WEIGHTS_NAME = "model.{precision}.onnx", "model.{precision}.onnx.data"
 Report = Callable[[str], None]
 
@@ -50,6 +52,7 @@ def write_decoder_graph(
 
     Weights are read once each, in order, and written at once; `report` gets a line for each layer.
     """
+    check_head_sizes(config)
     names = (pattern.format(precision=precision) for pattern in (GRAPH_NAME, WEIGHTS_NAME))
     files = GraphFiles(*(folder / name for name in names))
     with files.weights.open("wb") as file:
@@ -58,6 +61,19 @@ def write_decoder_graph(
         writer.write(report)
     builder.save(files.graph, list_inputs(config), list_outputs(config), {"precision": precision})
     return files
+
+
+def check_head_sizes(config: DecoderConfig) -> None:
+    """Refuse heads that GroupQueryAttention does not take."""
+    if config.head_size % HEAD_STEP:
+        raise InvalidInputError(
+            f"The decoder's heads have {config.head_size} values; onnxruntime's attention takes a multiple of {HEAD_STEP}."
+        )
+    if config.rotary_size % HEAD_STEP:
+        raise InvalidInputError(
+            f"The decoder rotates {config.rotary_size} of {config.head_size} values of a head; onnxruntime's attention "
+            f"takes a multiple of {HEAD_STEP}."
+        )
 
 
 class DecoderGraphWriter:
