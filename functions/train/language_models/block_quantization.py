@@ -15,6 +15,7 @@ from pilotlight.errors import InvalidInputError
 Bits = Literal[4, 8]
 BLOCK = 32  # columns with one scale: as in GGUF's Q4_0 and Q8_0
 ROWS_AT_ONCE = 4096  # of a matrix, quantized together: it bounds the memory of intermediate results
+SMALLEST_SCALE = np.finfo(np.float32).tiny  # below it, a block counts as zeros
 GREATEST = {4: 8, 8: 127}  # |q - zero point| of the largest value in a block
 
 
@@ -62,7 +63,7 @@ def quantize_rows(rows: FloatArray, bits: Bits) -> tuple[npt.NDArray[np.uint8], 
     else:
         places = magnitudes.argmax(axis=-1, keepdims=True)
         scales = np.take_along_axis(blocks, places, axis=-1)[..., 0] / np.float32(-GREATEST[4])
-    inverse = np.divide(1, scales, out=np.zeros_like(scales), where=scales != 0)
+    inverse = np.divide(1, scales, out=np.zeros_like(scales), where=np.abs(scales) > SMALLEST_SCALE)
     zero_point = 1 << (bits - 1)
     values = np.rint(blocks * inverse[..., None]) + zero_point
     return np.clip(values, 0, 2 * zero_point - 1).astype(np.uint8).reshape(rows.shape), scales

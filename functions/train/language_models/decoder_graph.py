@@ -67,7 +67,8 @@ def check_head_sizes(config: DecoderConfig) -> None:
     """Refuse heads that GroupQueryAttention does not take."""
     if config.head_size % HEAD_STEP:
         raise InvalidInputError(
-            f"The decoder's heads have {config.head_size} values; onnxruntime's attention takes a multiple of {HEAD_STEP}."
+            f"The decoder's heads have {config.head_size} values; onnxruntime's attention takes a multiple of "
+            f"{HEAD_STEP}."
         )
     if config.rotary_size % HEAD_STEP:
         raise InvalidInputError(

@@ -2,15 +2,15 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
-from functions.train.language_models.block_quantization import quantize_weight
+from functions.train.language_models.block_quantization import Bits, quantize_weight
 from functions.train.language_models.decoder_config import DecoderConfig, FloatArray, RotaryScaling
 from functions.train.language_models.decoder_graph import write_decoder_graph
 from pilotlight.contracts.decoder import name_cache_inputs
+from pilotlight.contracts.manifest import Precision
 from pilotlight.errors import InvalidInputError
 from tests.functions.train.language_models.reference_decoder import ReferenceDecoder
 from tests.tiny_decoders import TINY_LLAMA, WeightTable, draw_weights
@@ -20,8 +20,8 @@ CAPACITY = 24
 CLOSE = 1e-4
 
 
-def change(**changes: Any) -> DecoderConfig:
-    return replace(TINY_LLAMA, **changes)
+def change(**changes: object) -> DecoderConfig:
+    return replace(TINY_LLAMA, **changes)  # type: ignore[arg-type]  # they name its fields
 
 
 FAMILIES = {
@@ -120,7 +120,7 @@ def test_rows_of_a_batch_have_lengths_of_their_own(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("precision", "bits"), [("int8", 8), ("int4", 4)])
 @pytest.mark.parametrize("family", ["llama", "untied", "qwen2", "gemma3"])
 def test_quantized_graph_computes_with_the_quantized_weights(
-    family: str, precision: Any, bits: Any, tmp_path: Path
+    family: str, precision: Precision, bits: Bits, tmp_path: Path
 ) -> None:
     """What remains is the rounding of the inputs of each product to 8 bits."""
     config = FAMILIES[family]
@@ -145,9 +145,11 @@ def test_quantized_graph_computes_with_the_quantized_weights(
 
 
 @pytest.mark.parametrize(("changes", "told"), [({"head_size": 24}, "24"), ({"rotary_size": 8}, "8 of 16")])
-def test_heads_that_the_operator_does_not_take_are_refused(changes: dict[str, int], told: str, tmp_path: Path) -> None:
+def test_heads_that_the_operator_does_not_take_are_refused(
+    changes: dict[str, object], told: str, tmp_path: Path
+) -> None:
     config = change(**changes)
-    with pytest.raises(InvalidInputError, match=f"{told}.*multiple of 16"):
+    with pytest.raises(InvalidInputError, match=rf"{told}.*multiple of 16"):
         write_decoder_graph(config, draw_weights(config), "fp32", tmp_path)
 
 
@@ -164,7 +166,8 @@ def test_context_limits_the_rotary_tables(tmp_path: Path) -> None:
 def test_head_and_embeddings_share_their_bytes(tmp_path: Path) -> None:
     """The table of a tied decoder lies in the file once, in each precision."""
     config = change(vocabulary_size=4096, layers=1)
-    for precision, bytes_per_weight in (("fp32", 4), ("int8", 1.125), ("int4", 1.125)):
-        files = write_decoder_graph(config, draw_weights(config), precision, tmp_path)  # type: ignore[arg-type]
+    sizes: dict[Precision, float] = {"fp32": 4, "int8": 1.125, "int4": 1.125}
+    for precision, bytes_per_weight in sizes.items():
+        files = write_decoder_graph(config, draw_weights(config), precision, tmp_path)
         rest = config.width * (config.width * 3 + config.hidden_size * 3) * bytes_per_weight + 80_000
         assert files.weights.stat().st_size < config.vocabulary_size * config.width * bytes_per_weight + rest
