@@ -6,6 +6,7 @@ here knows a protocol.
     conversation -> chat template -> prompt in tokens -> engine -> deltas of content and of tool calls -> finish reason
 """
 
+import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -27,6 +28,8 @@ from pilotlight.generation.request import (
 
 if TYPE_CHECKING:
     from pilotlight.generation.language_model import Generation, LanguageModel
+
+    Generate = Callable[[GenerationRequest, Callable[[], bool]], Generation]
 
 Message = dict[str, Any]  # as chat templates take it: role, content, tool_calls, tool_call_id, name
 FinishName = Literal["stop", "length", "tool_calls"]
@@ -167,6 +170,16 @@ class ChatGeneration:
         self._plan = plan
         self._readers: dict[int, OutputReader] = {}
         self._has_calls: set[int] = set()
+        self._events = self._translate()
+        self._ahead: list[ChatEvent] = []  # what `begin` has waited for
+
+    def begin(self) -> None:
+        """Wait for the first event, so that what fails before it is an error of its own status."""
+        try:
+            self._ahead.extend(itertools.islice(self._events, 1))
+        except BaseException:
+            self.close()
+            raise
 
     @property
     def usage(self) -> TokenUsage:
@@ -174,16 +187,22 @@ class ChatGeneration:
         return self._generation.usage
 
     def __iter__(self) -> Iterator[ChatEvent]:
-        """Yield deltas as they come, and one end for each choice."""
+        """Yield deltas as they come, and one end for each choice; the events come once."""
+        while self._ahead:
+            yield self._ahead.pop(0)
+        yield from self._events
+
+    def close(self) -> None:
+        """Stop generating; nobody waits for the rest."""
+        self._generation.close()
+
+    def _translate(self) -> Iterator[ChatEvent]:
+        """Yield the events of the engine's."""
         for event in self._generation:
             if isinstance(event, ChoiceEnd):
                 yield from self._end_choice(event)
             else:
                 yield from self._read_delta(event)
-
-    def close(self) -> None:
-        """Stop generating; nobody waits for the rest."""
-        self._generation.close()
 
     def _read_delta(self, delta: TextDelta) -> Iterator[ChatEvent]:
         """Yield what a delta of text adds; the tokens and scores go with its first content."""
@@ -221,15 +240,20 @@ class ChatGeneration:
         return self._readers[choice]
 
 
-def prepare_chat(model: "LanguageModel", conversation: Conversation, context: RequestContext) -> ChatGeneration:
-    """Render, tokenize and check a conversation, and begin to generate; whatever can fail has failed by then.
+def prepare_chat(
+    model: "LanguageModel", conversation: Conversation, context: RequestContext, generate: "Generate | None" = None
+) -> ChatGeneration:
+    """Render, tokenize and check a conversation, and generate up to the first event; most of what can fail fails here.
 
-    Raises `InvalidInputError` with the template's own sentence, and `ContextLengthError` with both numbers.
+    `generate` runs the request instead of the model's own method, which measures nothing. Raises `InvalidInputError`
+    with the template's own sentence, and `ContextLengthError` with both numbers.
     """
     plan = plan_output(model, conversation)
     prompt = encode_prompt(model, render_prompt(model, conversation))
     request = build_generation_request(model, conversation, prompt, plan, context.deadline)
-    return ChatGeneration(model.generate(request, never_cancelled), plan, len(prompt))
+    generation = ChatGeneration((generate or model.generate)(request, never_cancelled), plan, len(prompt))
+    generation.begin()
+    return generation
 
 
 def never_cancelled() -> bool:
