@@ -164,8 +164,8 @@ class ContextLengthError(FieldError):
 class ChatGeneration:
     """An answer that is being generated: iterate over its events; `close` stops the engine."""
 
-    def __init__(self, generation: "Generation", plan: OutputPlan, prompt_tokens: int) -> None:
-        self.prompt_tokens = prompt_tokens
+    def __init__(self, generation: "Generation", plan: OutputPlan, prompt: tuple[int, ...]) -> None:
+        self.prompt = prompt  # its tokens
         self._generation = generation
         self._plan = plan
         self._readers: dict[int, OutputReader] = {}
@@ -180,6 +180,11 @@ class ChatGeneration:
         except BaseException:
             self.close()
             raise
+
+    @property
+    def prompt_tokens(self) -> int:
+        """The number of the prompt's tokens."""
+        return len(self.prompt)
 
     @property
     def usage(self) -> TokenUsage:
@@ -251,7 +256,7 @@ def prepare_chat(
     plan = plan_output(model, conversation)
     prompt = encode_prompt(model, render_prompt(model, conversation))
     request = build_generation_request(model, conversation, prompt, plan, context.deadline)
-    generation = ChatGeneration((generate or model.generate)(request, never_cancelled), plan, len(prompt))
+    generation = ChatGeneration((generate or model.generate)(request, never_cancelled), plan, prompt)
     generation.begin()
     return generation
 
