@@ -409,14 +409,21 @@ def test_completions_have_sixteen_tokens_unless_told() -> None:
 
 
 def test_the_client_reads_completions() -> None:
-    client = connect(FakeLanguageModel(["x", "y"]))
-    answer = client.completions.create(model="m", prompt="One", logprobs=1, echo=True)
-    choice = answer.choices[0]
-    assert choice.text == "Onexy"
-    assert choice.finish_reason == "stop"
-    assert answer.object == "text_completion"
+    answer = connect(FakeLanguageModel(["x", "y"])).completions.create(model="m", prompt="One", logprobs=1, n=2)
+    choice = answer.choices[1]
+    assert (choice.text, choice.finish_reason, choice.index) == ("xy", "stop", 1)
+    assert choice.logprobs is not None
+    assert (choice.logprobs.tokens, choice.logprobs.text_offset) == (["x", "y"], [0, 1])
+    assert choice.logprobs.top_logprobs == [{"x": -0.5}, {"y": -0.5}]
+
+
+def test_the_client_reads_a_stream_of_completions() -> None:
+    """Its types do not allow that a chunk has no finish reason, which OpenAI's own have not either."""
+    client = connect(FakeLanguageModel(["x", "y"])).with_options(_strict_response_validation=False)
     streamed = client.completions.create(model="m", prompt="One", stream=True, stream_options={"include_usage": True})
-    assert "".join(chunk.choices[0].text for chunk in streamed if chunk.choices) == "xy"
+    chunks = list(streamed)
+    assert "".join(chunk.choices[0].text for chunk in chunks[:-1]) == "xy"
+    assert (chunks[-1].choices, chunks[-1].usage is not None) == ([], True)
 
 
 def test_an_echo_with_logprobs_scores_the_prompt() -> None:

@@ -175,8 +175,8 @@ def build_echo(
         place += len(piece.text)
     names = [name_token(piece) for piece in pieces]
     following = [limit_logprob(float(each)) for each in model.score(tokens)] if len(tokens) > 1 else []
-    unknown: list[dict[str, float] | None] = [None] * len(tokens)  # the likeliest in their place are not computed
-    return EchoedPrompt(text, CompletionLogprobs(names, [None, *following], unknown, offsets))
+    unknown: list[dict[str, float] | None] = [{} for _ in following]  # the likeliest in their place are not computed
+    return EchoedPrompt(text, CompletionLogprobs(names, [None, *following], [None, *unknown], offsets))
 
 
 def describe_token(model: "LanguageModel", token: int) -> TokenLogprob:
