@@ -26,7 +26,7 @@ from pilotlight.native.calls import NativeCalls
 from pilotlight.runtime import malloc
 from pilotlight.runtime.model_files import open_model_files
 from pilotlight.runtime.model_loader import read_asset
-from pilotlight.runtime.session import ORT_ERRORS, Session, clean_cause, open_decoder_session
+from pilotlight.runtime.session import ORT_ERRORS, Session, build_session, clean_cause, open_decoder_session
 from pilotlight.storage.object_store import ObjectStore
 
 if TYPE_CHECKING:
@@ -71,11 +71,12 @@ def open_language_model(store: ObjectStore, manifest: Manifest, memory_mb: int, 
     with ThreadPoolExecutor(1, "pilotlight-tokenizer") as threads:
         building = threads.submit(build_prompt_parts, manifest, contents)
         with open_model_files(store, manifest) as path, malloc.return_freed_memory():
-            session = open_decoder_session(path, memory_mb)
+            native = open_decoder_session(path, memory_mb)
+        session = build_session(lambda: native, native)
         check_decoder_graph(manifest, session)
         parts = building.result()
     model = LanguageModel(
-        CausalModel(session.get_native(), spec, GENERATING),
+        CausalModel(native, spec, GENERATING),
         parts.tokenizer,
         name=manifest.name,
         chat_template=parts.chat_template,
