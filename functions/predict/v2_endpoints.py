@@ -13,14 +13,13 @@ from pilotlight.api.large_tensors import StoredOutputs, UploadedTensors
 from pilotlight.api.request_context import RequestContext
 from pilotlight.api.request_limits import UNLIMITED, RequestLimits
 from pilotlight.api.router import Routes
+from pilotlight.api.trial_caller import build_caller
 from pilotlight.contracts.manifest import Manifest
 from pilotlight.contracts.names import ModelReference
 from pilotlight.inference import Arrays, EncodedRequest, InferenceService
 from pilotlight.runtime.model_cache import LoadedModel, VersionKey
 from pilotlight.runtime.traffic import InferenceResult, RoutedRequest, TrafficRouter
-from pilotlight.runtime.trial_callers import TrialCaller
 
-CALLER_HEADER = "x-pilotlight-caller"  # of an authenticated caller: the user whom a split keeps at one version
 VERSION_HEADER = "x-pilotlight-version"  # the requested version in a request, the answering one in an answer
 CAPTURE_HEADER = "x-pilotlight-capture"  # `off`: the request is not captured, whatever the settings
 
@@ -193,18 +192,6 @@ class V2Endpoints:
 
     def _open_model(self, request: Request) -> LoadedModel:
         return self._service.open_model(parse_reference(request), request.trace)
-
-
-def build_caller(request: Request) -> TrialCaller:
-    """Build the caller whom the gateway knows, for the sides and the evidence of a trial.
-
-    A token is its subject's, who is the user himself; a key or a role is a program's, which names its users.
-    """
-    context = request.context
-    address = str((context.get("identity") or {}).get("sourceIp") or "")
-    authorizer = context.get("authorizer") or {}
-    subject = "" if authorizer.get("key") else str(authorizer.get("principalId") or "")
-    return TrialCaller(request.identity, request.tenant, address, request.headers.get(CALLER_HEADER) or subject)
 
 
 def parse_reference(request: Request) -> ModelReference:

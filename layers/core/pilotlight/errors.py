@@ -6,7 +6,8 @@
     │   ├── ContextLengthError     more tokens than a language model's context
     │   ├── TooLargeError          more bytes than the limit
     │   │   └── OutOfMemoryError   an allocation failed
-    │   └── UnsupportedTypeError   a body of a type, charset or encoding that is not read
+    │   ├── UnsupportedTypeError   a body of a type, charset or encoding that is not read
+    │   └── FieldError             one field of the body; it has OpenAI's `param` and `code`
     ├── NotFoundError              no such route, model, version, alias or object
     ├── UnsupportedError           a valid request for something that is not implemented
     ├── ConflictError              another writer was first
@@ -73,6 +74,15 @@ class OutOfMemoryError(TooLargeError):
 
 class UnsupportedTypeError(InvalidInputError):
     """The body's media type or charset is not one that the route reads."""
+
+
+class FieldError(InvalidInputError):
+    """One field of the body is wrong: `param` is its path, and `code` is OpenAI's word for what is wrong with it."""
+
+    def __init__(self, message: str, *, param: str | None = None, code: str | None = None) -> None:
+        super().__init__(message)
+        self.param = param
+        self.code = code
 
 
 class NotFoundError(PilotlightError):

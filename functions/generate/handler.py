@@ -1,0 +1,57 @@
+"""Lambda's entry: reads the settings, starts the fetch of models, and builds the handler once per environment."""
+
+from pilotlight.runtime import cold_start
+
+cold_start.begin_imports()
+
+import os  # noqa: E402
+
+from pilotlight.runtime.prefetch import parse_references, start_prefetch  # noqa: E402
+from pilotlight.settings import Settings  # noqa: E402
+from pilotlight.storage.object_store import open_store  # noqa: E402
+
+SETTINGS = Settings.from_environment(os.environ)
+PRELOADED_REFERENCES = parse_references(SETTINGS.preload)
+STORE = start_prefetch(
+    open_store(SETTINGS.store),
+    PRELOADED_REFERENCES,
+    max_age_seconds=SETTINGS.alias_seconds,
+    budget_bytes=SETTINGS.model_memory_budget,
+)
+
+# The next imports load numpy and onnxruntime, which takes as long as the fetch of a hundred megabytes.
+from pilotlight.runtime.model_manager import ModelManager  # noqa: E402
+
+MODEL_MANAGER = ModelManager.from_settings(SETTINGS, STORE)
+for reference in PRELOADED_REFERENCES[:1]:  # more would take CPU from the first request, which probably needs this one
+    MODEL_MANAGER.load_in_background(reference)
+
+# onnxruntime opens the fetched model while the interpreter imports what the first request needs.
+from functions.generate.model_endpoints import ModelEndpoints  # noqa: E402
+from pilotlight.api.call_cost import CostMeter  # noqa: E402
+from pilotlight.api.generation_errors import choose_error_formatter  # noqa: E402
+from pilotlight.api.request_context import STREAM_TIMEOUT_S  # noqa: E402
+from pilotlight.api.router import Router  # noqa: E402
+from pilotlight.api.usage_log import create_usage_log  # noqa: E402
+from pilotlight.observability import correlation  # noqa: E402
+
+
+def build_router(settings: Settings, model_manager: ModelManager) -> Router:
+    """Build the router of the language models, with the cost of each call and, if enabled, a usage log."""
+    correlation.install_log_record_factory()
+    return Router(
+        {**ModelEndpoints(model_manager).routes()},
+        CostMeter(settings.memory_mb),
+        usage_log=create_usage_log(settings.call_seconds),
+        choose_error_formatter=choose_error_formatter,
+        gateway_timeout_s=STREAM_TIMEOUT_S,
+    )
+
+
+def build_generate_handler(settings: Settings) -> Router:
+    """Build a handler for these settings that preloads nothing."""
+    return build_router(settings, ModelManager.from_settings(settings, open_store(settings.store)))
+
+
+handle = build_router(SETTINGS, MODEL_MANAGER)
+cold_start.finish_imports()

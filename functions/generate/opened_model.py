@@ -1,0 +1,20 @@
+"""How endpoints reach the language model of a request."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeVar
+
+from pilotlight.api.http import Request
+from pilotlight.api.trial_caller import build_caller
+from pilotlight.contracts.names import ModelReference
+
+if TYPE_CHECKING:
+    from pilotlight.text_generation import GenerationService, OpenedLanguageModel
+
+Answer = TypeVar("Answer")
+
+
+def answer_with_model(
+    service: "GenerationService", model: str, request: Request, answer: Callable[["OpenedLanguageModel"], Answer]
+) -> Answer:
+    """Answer a request with the model that its body names: name, name:3 or name@alias."""
+    return service.answer(ModelReference.parse(model), request.trace, build_caller(request), answer)

@@ -1,0 +1,125 @@
+"""A language model without a graph: it says what a test wants, and keeps what it was asked."""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from pilotlight.contracts.decoder import DecoderSpec
+from pilotlight.generation.request import (
+    ChoiceEnd,
+    FinishReason,
+    GenerationEvent,
+    GenerationRequest,
+    ScoredToken,
+    TextDelta,
+    TokenLogprob,
+    TokenUsage,
+)
+
+BEGIN_TOKEN = 256  # behind the tokens that are bytes
+
+
+class ByteTokenizer:
+    """A tokenizer whose tokens are the bytes of UTF-8."""
+
+    vocabulary_size = 257
+
+    def encode(self, text: str) -> list[int]:
+        return list(text.encode())
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        return bytes(token for token in tokens if token < BEGIN_TOKEN).decode(errors="replace")
+
+    def get_bytes(self, token: int) -> bytes:
+        return bytes([token])
+
+
+class PlainTemplate:
+    """A chat template that writes each role and content; what it was given stays in `calls`."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[list[dict[str, Any]], Any, dict[str, Any]]] = []
+
+    def render(self, messages: list[dict[str, Any]], tools: Any = None, **options: Any) -> str:  # noqa: ANN401 - as is
+        self.calls.append((messages, tools, options))
+        text = "".join(f"<{message['role']}>{message['content']}" for message in messages)
+        return text + ("<assistant>" if options.get("add_generation_prompt", True) else "")
+
+
+class FakeGeneration:
+    """The events of a script, each text of which counts as one token."""
+
+    def __init__(self, model: "FakeLanguageModel", request: GenerationRequest) -> None:
+        self._model = model
+        self._request = request
+        self._completion_tokens = 0
+        self.is_closed = False
+
+    @property
+    def usage(self) -> TokenUsage:
+        return TokenUsage(len(self._request.prompt), self._completion_tokens, self._model.cached_tokens)
+
+    def close(self) -> None:
+        self.is_closed = True
+
+    def __iter__(self) -> Iterator[GenerationEvent]:
+        for choice in range(self._request.choices):
+            reason, tokens = FinishReason.STOP, 0
+            for text in self._model.script:
+                if tokens == self._request.max_tokens:
+                    reason = FinishReason.LENGTH
+                    break
+                if self._model.fail_after == tokens:
+                    raise RuntimeError("the graph failed")
+                tokens += 1
+                self._completion_tokens += 1
+                yield TextDelta(choice, text, (ord(text[0]),), self._score(text))
+            yield ChoiceEnd(choice, reason, None, tokens)
+
+    def _score(self, text: str) -> tuple[ScoredToken, ...]:
+        if self._request.top_logprobs is None:
+            return ()
+        chosen = TokenLogprob(ord(text[0]), text, text.encode(), -0.5)
+        return (ScoredToken(chosen, (chosen,) * self._request.top_logprobs),)
+
+
+class FakeLanguageModel:
+    """A language model that answers every request with the texts of `script`, one for each token."""
+
+    name = "chat"
+
+    def __init__(
+        self,
+        script: Sequence[str],
+        *,
+        context_length: int = 1000,
+        fail_after: int | None = None,
+        cached_tokens: int = 0,
+    ) -> None:
+        self.script = script
+        self.fail_after = fail_after
+        self.cached_tokens = cached_tokens
+        self.tokenizer = ByteTokenizer()
+        self.chat_template: PlainTemplate | None = PlainTemplate()
+        self.requests: list[GenerationRequest] = []
+        self.generations: list[FakeGeneration] = []
+        self.spec = DecoderSpec(
+            family="llama",
+            context_length=context_length,
+            vocabulary_size=257,
+            layers=1,
+            kv_heads=1,
+            head_size=8,
+            end_tokens=(0,),
+            begin_token=BEGIN_TOKEN,
+        )
+
+    def generate(self, request: GenerationRequest, is_cancelled: Callable[[], bool]) -> FakeGeneration:
+        self.requests.append(request)
+        self.generations.append(FakeGeneration(self, request))
+        return self.generations[-1]
+
+    @property
+    def rendered_messages(self) -> list[dict[str, Any]]:
+        """The messages of the last prompt, as the template was given them."""
+        assert self.chat_template is not None
+        return self.chat_template.calls[-1][0]
