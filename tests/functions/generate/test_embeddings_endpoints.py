@@ -1,4 +1,4 @@
-"""/v1/embeddings by the unmodified openai client, and /v1/rerank: a text model whose vectors are means of its words'."""
+"""/v1/embeddings by the unmodified openai client, and /v1/rerank: vectors of a text are means of its words' vectors."""
 
 import base64
 import json
