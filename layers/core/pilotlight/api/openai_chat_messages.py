@@ -12,6 +12,7 @@ from pilotlight.errors import FieldError
 
 ROLES = ("system", "developer", "user", "assistant", "tool")
 TEXT_PARTS = ("text", "input_text", "output_text")
+NAMED_CHOICE = '{"type": "function", "function": {"name": ...}}'
 PART_SEPARATOR = "\n"  # between a message's parts, as vLLM and llama.cpp join them
 
 
@@ -100,13 +101,12 @@ def build_tool_choice(choice: str | NamedToolChoice | None, tools: Sequence[Func
         return "required"
     if isinstance(choice, str):
         raise FieldError(
-            f'tool_choice is {choice!r}; use auto, none, required or {{"type": "function", "function": {{"name": ...}}}}.',
+            f"tool_choice is {choice!r}; use auto, none, required or {NAMED_CHOICE}.",
             param="tool_choice",
         )
     if choice.type != "function" or choice.function is None:
         raise FieldError(
-            f"tool_choice has the type {choice.type!r}; name a function instead: "
-            '{"type": "function", "function": {"name": ...}}.',
+            f"tool_choice has the type {choice.type!r}; name a function instead: {NAMED_CHOICE}.",
             param="tool_choice",
             code=UNSUPPORTED if choice.type != "function" else None,
         )

@@ -178,6 +178,7 @@ class CompletionBody(GenerationFields, frozen=True, kw_only=True):
     """A request to continue texts."""
 
     prompt: str | list[str | int | list[TokenId]]
+    max_tokens: Annotated[int, Meta(ge=0)] | None = None  # 0 with an echo: only the prompt's probabilities
     logprobs: Annotated[int, Meta(ge=0, le=MAX_TOP_LOGPROBS)] | None = None
     best_of: Annotated[int, Meta(ge=1)] | None = None
     suffix: str | None = None

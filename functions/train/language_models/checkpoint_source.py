@@ -1,0 +1,24 @@
+"""Choose the reader of a language model by what lies at its path."""
+
+from pathlib import Path
+
+from functions.train.language_models.decoder_config import DecoderCheckpoint
+from functions.train.language_models.gguf_header import MAGIC
+from pilotlight.errors import InvalidInputError
+
+
+def is_gguf_file(path: Path) -> bool:
+    """Return whether the file is llama.cpp's, whatever its name."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return file.read(len(MAGIC)) == MAGIC
+
+
+def read_decoder_checkpoint(path: Path) -> DecoderCheckpoint:
+    """Read a language model; `InvalidInputError` if it is none."""
+    if is_gguf_file(path):
+        from functions.train.language_models import gguf_file
+
+        return gguf_file.read_gguf_file(path)
+    raise InvalidInputError(f"{path} is no language model: it must be a GGUF file.")
