@@ -1,4 +1,4 @@
-"""Turn texts into token ids: the only module that imports tokenizers.
+"""Turn texts into token ids: the only module that imports tokenizers, beside that of language models.
 
 It knows a request's texts and the version's tokenizer, not the model. A tokenizer takes up to 2 us for a character, and
 a model reads 128 to 512 tokens: so a long text is cut before it is tokenized, see `tokenize_texts`.
