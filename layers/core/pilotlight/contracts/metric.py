@@ -62,7 +62,11 @@ METRICS: Mapping[str, MetricDefinition] = {
     **NUMBER_METRICS,
     "perplexity": ERROR_METRIC,  # of a language model: e to the power of the loss
     "loss": replace(LOSS_METRIC, unit="nats per token"),  # of a language model; 0.02 are 2 % more perplexity
+    "perplexity": ERROR_METRIC,  # of a language model that generates text, of each token of the evaluation text
 }
+
+# In a variant's metrics: the perplexity of the unquantized model on the same text, where that is no variant itself.
+SOURCE_PERPLEXITY = "source_perplexity"
 
 
 def format_value(name: str, value: float) -> str:

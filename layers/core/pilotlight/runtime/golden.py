@@ -54,13 +54,26 @@ class GoldenExchange(Struct, frozen=True):
     response: GoldenResponse
 
 
-class GoldenDocument(Struct, frozen=True, kw_only=True):
-    """`golden.json`: |expected - actual| must stay within the tolerance, for every output value of every exchange."""
+class GoldenPrompt(Struct, frozen=True):
+    """A prompt of a language model, and the likeliest tokens that follow it, each far likelier than the next one."""
 
-    schema_version: Literal[1, 2] = 1  # 2: with patterns, which older readers do not know
+    text: str
+    tokens: tuple[int, ...]  # of the prompt
+    expected: tuple[int, ...]
+    expected_text: str
+
+
+class GoldenDocument(Struct, frozen=True, kw_only=True):
+    """`golden.json`: |expected - actual| must stay within the tolerance, for every output value of every exchange.
+
+    A language model has prompts in place of exchanges (`runtime.golden_prompts`).
+    """
+
+    schema_version: Literal[1, 2, 3] = 1  # 2: with patterns, 3: with prompts, which older readers do not know
     variant: Precision
-    tolerance: float
-    exchanges: tuple[GoldenExchange, ...]
+    tolerance: float = 0.0
+    exchanges: tuple[GoldenExchange, ...] = ()
+    prompts: tuple[GoldenPrompt, ...] = ()
 
 
 def replay_exchanges(document: GoldenDocument, session: Session) -> None:
