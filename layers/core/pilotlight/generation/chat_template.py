@@ -129,7 +129,7 @@ class ChatTemplate:
         return _cut_at_mark(prompt, final_text) if continues else prompt
 
     def _adapt_content(self, messages: list[Message]) -> list[Message]:
-        """Turn lists of parts into text where the template wants text, and the other way round; parse calls' arguments."""
+        """Write contents as texts or as parts, whichever the template takes, and calls' arguments as mappings."""
         messages = [parse_arguments(message) for message in messages]
         if not self.takes_parts:
             return [flatten_content(message) for message in messages]
