@@ -264,7 +264,7 @@ class CompletionWriter:
             for first, event in self._iterate():
                 index = first + event.choice
                 if isinstance(event, ChoiceEnd):
-                        yield self._encode(self._build_end(index, event))
+                    yield self._encode(self._build_end(index, event))
                 elif event.text or event.scores or self._completion.return_token_ids:
                     plan = self._plans[index // self._choices]
                     start = places.get(index, len(plan.echo.text))
