@@ -1,6 +1,7 @@
 """A language model as the API uses it: a decoder with its tokenizer and chat template, which continues prompts."""
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
 from threading import Lock
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -18,6 +19,7 @@ from pilotlight.generation.text_tokenizer import TextTokenizer
 
 if TYPE_CHECKING:
     from pilotlight.generation.chat_template import ChatTemplate
+    from pilotlight.generation.constraints import ConstraintCompiler
 
 PREFIX_CACHE_BYTES = 256_000_000
 
@@ -64,6 +66,13 @@ class LanguageModel:
     def spec(self) -> DecoderSpec:
         """The decoder's sizes and special tokens."""
         return self._model.spec
+
+    @cached_property
+    def constraint_compiler(self) -> "ConstraintCompiler":
+        """What compiles constraints on the model's texts; its first use takes half a second for 50,000 tokens."""
+        from pilotlight.generation.constraints import ConstraintCompiler  # 8 MB that most requests do not need
+
+        return ConstraintCompiler(self.tokenizer.json_document, self.spec.end_tokens, self.spec.vocabulary_size)
 
     def generate(self, request: GenerationRequest, is_cancelled: Callable[[], bool] = never) -> "Generation":
         """Begin to answer: what can be refused is refused here, and the prompt is run with the first event.
