@@ -30,7 +30,7 @@ class ByteTokenizer:
         return bytes(token for token in tokens if token < BEGIN_TOKEN).decode(errors="replace")
 
     def get_bytes(self, token: int) -> bytes:
-        return bytes([token])
+        return bytes([token]) if token < BEGIN_TOKEN else b"<begin>"
 
 
 class PlainTemplate:
@@ -117,6 +117,9 @@ class FakeLanguageModel:
         self.requests.append(request)
         self.generations.append(FakeGeneration(self, request))
         return self.generations[-1]
+
+    def score(self, tokens: Sequence[int]) -> list[float]:
+        return [-1.0] * (len(tokens) - 1)
 
     @property
     def rendered_messages(self) -> list[dict[str, Any]]:

@@ -27,20 +27,24 @@ for reference in PRELOADED_REFERENCES[:1]:  # more would take CPU from the first
     MODEL_MANAGER.load_in_background(reference)
 
 # onnxruntime opens the fetched model while the interpreter imports what the first request needs.
-from functions.generate.model_endpoints import ModelEndpoints  # noqa: E402
+from functions.generate.openai_endpoints import OpenAIEndpoints  # noqa: E402
+from functions.generate.responses_endpoints import ResponsesEndpoints  # noqa: E402
 from pilotlight.api.call_cost import CostMeter  # noqa: E402
 from pilotlight.api.generation_errors import choose_error_formatter  # noqa: E402
+from pilotlight.api.model_statistics import ModelStatistics  # noqa: E402
 from pilotlight.api.request_context import STREAM_TIMEOUT_S  # noqa: E402
 from pilotlight.api.router import Router  # noqa: E402
 from pilotlight.api.usage_log import create_usage_log  # noqa: E402
 from pilotlight.observability import correlation  # noqa: E402
+from pilotlight.text_generation import GenerationService  # noqa: E402
 
 
 def build_router(settings: Settings, model_manager: ModelManager) -> Router:
     """Build the router of the language models, with the cost of each call and, if enabled, a usage log."""
     correlation.install_log_record_factory()
+    service = GenerationService(model_manager, ModelStatistics())
     return Router(
-        {**ModelEndpoints(model_manager).routes()},
+        {**OpenAIEndpoints(service).routes(), **ResponsesEndpoints(service).routes()},
         CostMeter(settings.memory_mb),
         usage_log=create_usage_log(settings.call_seconds),
         choose_error_formatter=choose_error_formatter,

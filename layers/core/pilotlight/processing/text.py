@@ -66,6 +66,14 @@ def build_text_feeds(
         return {spec.name: build_graph_input(encodings, spec) for spec in manifest.inputs}
 
 
+def count_tokens(steps: TextPreprocessing, manifest: Manifest, texts: list[str], assets: Assets) -> int:
+    """Count the tokens that the model reads of these texts, special ones among them; padding is none."""
+    tokenizer = assets.get_or_parse(
+        steps.tokenizer, partial(load_tokenizer, steps=steps, length=get_fixed_length(manifest))
+    )
+    return sum(sum(encoding.attention_mask) for encoding in tokenize_texts(tokenizer, texts, steps))
+
+
 def build_graph_input(encodings: Sequence[Any], spec: TensorSpec) -> Array:
     """Build one of the graph's inputs."""
     return np.array(
