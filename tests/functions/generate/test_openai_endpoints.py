@@ -107,7 +107,8 @@ def test_the_client_reads_a_stream() -> None:
     stream = connect(FakeLanguageModel(["Hello", " world"])).chat.completions.create(
         model="chat", messages=[{"role": "user", "content": "Hi"}], stream=True, n=2
     )
-    texts, reasons = ["", ""], [None, None]
+    texts = ["", ""]
+    reasons: list[str | None] = [None, None]
     for chunk in stream:
         assert len(chunk.choices) == 1
         texts[chunk.choices[0].index] += chunk.choices[0].delta.content or ""
@@ -238,7 +239,11 @@ def test_the_last_message_is_continued_and_echoed() -> None:
     _, answer = post(model, "/v1/chat/completions", body)
     assert answer["choices"][0]["message"]["content"] == "Hello world"
     assert model.chat_template is not None
-    assert model.chat_template.calls[0][2] == {"add_generation_prompt": False, "continue_final_message": True}
+    assert model.chat_template.calls[0][2] == {
+        "add_generation_prompt": False,
+        "continue_final_message": True,
+        "chat_template_kwargs": {},
+    }
     frames = stream_frames(model, "/v1/chat/completions", body)
     assert [frame["choices"][0]["delta"].get("content") for frame in frames] == ["", "Hello", " world", None]
 
