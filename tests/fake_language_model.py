@@ -73,7 +73,7 @@ class FakeGeneration:
                 tokens += 1
                 self._completion_tokens += 1
                 yield TextDelta(choice, text, (ord(text[0]),), self._score(text))
-            yield ChoiceEnd(choice, reason, None, tokens)
+            yield ChoiceEnd(choice, reason, self._model.stop if reason == FinishReason.STOP else None, tokens)
 
     def _score(self, text: str) -> tuple[ScoredToken, ...]:
         if self._request.top_logprobs is None:
@@ -94,8 +94,10 @@ class FakeLanguageModel:
         context_length: int = 1000,
         fail_after: int | None = None,
         cached_tokens: int = 0,
+        stop: str | None = None,
     ) -> None:
         self.script = script
+        self.stop = stop  # the stop string that ends an answer
         self.fail_after = fail_after
         self.cached_tokens = cached_tokens
         self.tokenizer = ByteTokenizer()
@@ -126,3 +128,8 @@ class FakeLanguageModel:
         """The messages of the last prompt, as the template was given them."""
         assert self.chat_template is not None
         return self.chat_template.calls[-1][0]
+
+    @property
+    def prompt(self) -> str:
+        """The text of the last prompt."""
+        return self.tokenizer.decode(self.requests[-1].prompt)
