@@ -39,7 +39,7 @@ class PlainTemplate:
     def __init__(self) -> None:
         self.calls: list[tuple[list[dict[str, Any]], Any, dict[str, Any]]] = []
 
-    def render(self, messages: list[dict[str, Any]], tools: Any = None, **options: Any) -> str:  # noqa: ANN401 - as is
+    def render(self, messages: list[dict[str, Any]], *, tools: Any = None, **options: Any) -> str:  # noqa: ANN401 - as is
         self.calls.append((messages, tools, options))
         text = "".join(f"<{message['role']}>{message['content']}" for message in messages)
         return text + ("<assistant>" if options.get("add_generation_prompt", True) else "")

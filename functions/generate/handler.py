@@ -22,7 +22,7 @@ STORE = start_prefetch(
 # The next imports load numpy and onnxruntime, which takes as long as the fetch of a hundred megabytes.
 from pilotlight.runtime.model_manager import ModelManager  # noqa: E402
 
-MODEL_MANAGER = ModelManager.from_settings(SETTINGS, STORE)
+MODEL_MANAGER = ModelManager.from_settings(SETTINGS, STORE, generates_text=True)
 for reference in PRELOADED_REFERENCES[:1]:  # more would take CPU from the first request, which probably needs this one
     MODEL_MANAGER.load_in_background(reference)
 
@@ -54,7 +54,7 @@ def build_router(settings: Settings, model_manager: ModelManager) -> Router:
 
 def build_generate_handler(settings: Settings) -> Router:
     """Build a handler for these settings that preloads nothing."""
-    return build_router(settings, ModelManager.from_settings(settings, open_store(settings.store)))
+    return build_router(settings, ModelManager.from_settings(settings, open_store(settings.store), generates_text=True))
 
 
 handle = build_router(SETTINGS, MODEL_MANAGER)

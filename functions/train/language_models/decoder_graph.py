@@ -39,6 +39,11 @@ class GraphFiles:
         """The size of both."""
         return self.graph.stat().st_size + self.weights.stat().st_size
 
+    def remove(self) -> None:
+        """Remove both files."""
+        for file in (self.graph, self.weights):
+            file.unlink(missing_ok=True)
+
 
 def write_decoder_graph(
     config: DecoderConfig,

@@ -37,13 +37,13 @@ def open_http(model: FakeLanguageModel) -> httpx2.Client:
     return httpx2.Client(transport=transport, base_url="http://pilotlight")
 
 
-def connect(model: FakeLanguageModel) -> openai.OpenAI:
+def connect(model: FakeLanguageModel, *, strict: bool = True) -> openai.OpenAI:
     return openai.OpenAI(
         base_url="http://pilotlight/v1",
         api_key="none",
         http_client=open_http(model),
         max_retries=0,
-        _strict_response_validation=True,
+        _strict_response_validation=strict,
     )
 
 
@@ -107,7 +107,8 @@ def test_the_client_reads_a_stream() -> None:
     stream = connect(FakeLanguageModel(["Hello", " world"])).chat.completions.create(
         model="chat", messages=[{"role": "user", "content": "Hi"}], stream=True, n=2
     )
-    texts, reasons = ["", ""], [None, None]
+    texts = ["", ""]
+    reasons: list[str | None] = [None, None]
     for chunk in stream:
         assert len(chunk.choices) == 1
         texts[chunk.choices[0].index] += chunk.choices[0].delta.content or ""
@@ -238,7 +239,11 @@ def test_the_last_message_is_continued_and_echoed() -> None:
     _, answer = post(model, "/v1/chat/completions", body)
     assert answer["choices"][0]["message"]["content"] == "Hello world"
     assert model.chat_template is not None
-    assert model.chat_template.calls[0][2] == {"add_generation_prompt": False, "continue_final_message": True}
+    assert model.chat_template.calls[0][2] == {
+        "add_generation_prompt": False,
+        "continue_final_message": True,
+        "chat_template_kwargs": {},
+    }
     frames = stream_frames(model, "/v1/chat/completions", body)
     assert [frame["choices"][0]["delta"].get("content") for frame in frames] == ["", "Hello", " world", None]
 
@@ -409,14 +414,21 @@ def test_completions_have_sixteen_tokens_unless_told() -> None:
 
 
 def test_the_client_reads_completions() -> None:
-    client = connect(FakeLanguageModel(["x", "y"]))
-    answer = client.completions.create(model="m", prompt="One", logprobs=1, echo=True)
-    choice = answer.choices[0]
-    assert choice.text == "Onexy"
-    assert choice.finish_reason == "stop"
-    assert answer.object == "text_completion"
+    answer = connect(FakeLanguageModel(["x", "y"])).completions.create(model="m", prompt="One", logprobs=1, n=2)
+    choice = answer.choices[1]
+    assert (choice.text, choice.finish_reason, choice.index) == ("xy", "stop", 1)
+    assert choice.logprobs is not None
+    assert (choice.logprobs.tokens, choice.logprobs.text_offset) == (["x", "y"], [0, 1])
+    assert choice.logprobs.top_logprobs == [{"x": -0.5}, {"y": -0.5}]
+
+
+def test_the_client_reads_a_stream_of_completions() -> None:
+    """Its types do not allow that a chunk has no finish reason, which OpenAI's own have not either."""
+    client = connect(FakeLanguageModel(["x", "y"]), strict=False)
     streamed = client.completions.create(model="m", prompt="One", stream=True, stream_options={"include_usage": True})
-    assert "".join(chunk.choices[0].text for chunk in streamed if chunk.choices) == "xy"
+    chunks = list(streamed)
+    assert "".join(chunk.choices[0].text for chunk in chunks[:-1]) == "xy"
+    assert (chunks[-1].choices, chunks[-1].usage is not None) == ([], True)
 
 
 def test_an_echo_with_logprobs_scores_the_prompt() -> None:

@@ -37,7 +37,8 @@ from pilotlight.generation.request import (
 )
 
 if TYPE_CHECKING:
-    from pilotlight.generation.language_model import Generation, LanguageModel
+    from pilotlight.generation.language_model import LanguageModel
+    from pilotlight.runtime.measured_generation import Generation
 
 DEFAULT_MAX_TOKENS = 16  # OpenAI's, of completions
 MAX_PROMPTS = 128
@@ -175,8 +176,8 @@ def build_echo(
         place += len(piece.text)
     names = [name_token(piece) for piece in pieces]
     following = [limit_logprob(float(each)) for each in model.score(tokens)] if len(tokens) > 1 else []
-    unknown: list[dict[str, float] | None] = [None] * len(tokens)  # the likeliest in their place are not computed
-    return EchoedPrompt(text, CompletionLogprobs(names, [None, *following], unknown, offsets))
+    unknown: list[dict[str, float] | None] = [{} for _ in following]  # the likeliest in their place are not computed
+    return EchoedPrompt(text, CompletionLogprobs(names, [None, *following], [None, *unknown], offsets))
 
 
 def describe_token(model: "LanguageModel", token: int) -> TokenLogprob:

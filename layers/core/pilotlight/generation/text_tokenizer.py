@@ -7,6 +7,7 @@ in none of its pieces as <0xE2>.
 
 import json
 import re
+from collections.abc import Sequence
 from functools import cached_property, partial
 from threading import Lock
 from typing import Any
@@ -55,14 +56,15 @@ class TextTokenizer:
         """The number of token ids, which is the greatest one plus 1."""
         return max(self._base_size, *(token + 1 for token in self._added), 0)
 
-    def encode(self, text: str, *, parse_special: bool = False, add_special: bool = False) -> list[int]:
+    def encode(self, text: str, *, parse_special: bool = True, add_special: bool = False) -> list[int]:
         """Turn a text into token ids.
 
         Args:
             text: the text.
-            parse_special: whether special tokens that are written out in the text become those tokens, as in a
-                rendered chat template; else they are ordinary text.
+            parse_special: whether special tokens that are written out in the text become those tokens, as they must
+                in a rendered chat template; else they are ordinary text.
             add_special: whether the tokenizer adds what it puts around a text, such as a token that begins it.
+
 
         """
         with self._lock, TOKENIZING:
@@ -71,9 +73,9 @@ class TextTokenizer:
         return ids
 
     @TOKENIZING
-    def decode(self, ids: list[int], *, skip_special: bool = False) -> str:
+    def decode(self, ids: Sequence[int], *, skip_special: bool = False) -> str:
         """Turn token ids into a text, in which bytes that are no character are U+FFFD."""
-        text: str = self._tokenizer.decode(ids, skip_special_tokens=skip_special)
+        text: str = self._tokenizer.decode(list(ids), skip_special_tokens=skip_special)
         return text
 
     def is_special(self, token: int) -> bool:

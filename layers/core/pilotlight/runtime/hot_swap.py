@@ -20,7 +20,7 @@ from pilotlight.errors import (
 )
 from pilotlight.observability.emf import count
 from pilotlight.runtime.alias_cache import AliasCache, AliasKey, CachedAlias
-from pilotlight.runtime.golden import GoldenDocument, replay_exchanges
+from pilotlight.runtime.golden import GoldenDocument, replay_document
 from pilotlight.runtime.model_cache import LoadedModel, VersionKey
 from pilotlight.runtime.model_files import RUNTIME, build_refused_error, find_mismatch, open_model_files
 from pilotlight.runtime.model_loader import ModelLoader
@@ -178,15 +178,6 @@ def verify_golden_requests(store: ObjectStore, model: LoadedModel) -> None:
         replay_document(decode_document(content, GoldenDocument, manifest.golden), model)
     except (ModelRefusedError, InvalidInputError) as exc:
         raise ModelRefusedError(f"{manifest.name}:{manifest.version} is refused: {exc}") from exc
-
-
-def replay_document(document: GoldenDocument, model: LoadedModel) -> None:
-    """Replay golden requests or prompts on an open model; `ModelRefusedError` if an answer differs."""
-    replay_exchanges(document, model.session)
-    if document.prompts and model.language_model is not None:
-        from pilotlight.runtime.golden_prompts import replay_prompts  # few functions generate
-
-        replay_prompts(document, model.language_model)
 
 
 def check_stored_files(store: ObjectStore, manifest: Manifest) -> None:

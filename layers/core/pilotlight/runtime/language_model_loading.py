@@ -18,7 +18,7 @@ from pilotlight.contracts.decoder import (
     name_cache_outputs,
 )
 from pilotlight.contracts.manifest import Datatype, Manifest
-from pilotlight.errors import ModelRefusedError
+from pilotlight.errors import InvalidInputError, ModelRefusedError, format_cause
 from pilotlight.generation.causal_model import CausalModel
 from pilotlight.generation.language_model import LanguageModel
 from pilotlight.generation.text_tokenizer import TextTokenizer
@@ -93,20 +93,34 @@ def get_decoder(manifest: Manifest) -> DecoderSpec:
 
 
 def build_prompt_parts(manifest: Manifest, contents: dict[str, bytes]) -> PromptParts:
-    """Build tokenizer and chat template from their files."""
-    spec = get_decoder(manifest)
-    tokenizer_path, template = str(manifest.tokenizer), None
-    tokenizer = TextTokenizer(contents[tokenizer_path], tokenizer_path)
-    if tokenizer.vocabulary_size > spec.vocabulary_size:
+    """Build tokenizer and chat template from their files; `ModelRefusedError` if one of them is none."""
+    try:
+        return PromptParts(build_tokenizer(manifest, contents), build_chat_template(get_decoder(manifest), contents))
+    except (ModelRefusedError, InvalidInputError, UnicodeDecodeError) as exc:
         raise ModelRefusedError(
-            f"{manifest.name}:{manifest.version} is refused: {tokenizer_path} has {tokenizer.vocabulary_size:,} "
-            f"tokens, and the graph has logits for {spec.vocabulary_size:,}; publish it with its own tokenizer."
-        )
-    if spec.chat_template is not None:
-        from pilotlight.generation.chat_template import ChatTemplate  # loads Jinja, in a layer of its own
+            f"{manifest.name}:{manifest.version} is refused: {format_cause(exc)}; publish the model again as a new "
+            "version."
+        ) from exc
 
-        template = ChatTemplate(contents[spec.chat_template].decode(), spec.special_tokens)
-    return PromptParts(tokenizer, template)
+
+def build_tokenizer(manifest: Manifest, contents: dict[str, bytes]) -> TextTokenizer:
+    """Build the tokenizer; `ModelRefusedError` if it has tokens for which the graph has no logits."""
+    path, columns = str(manifest.tokenizer), get_decoder(manifest).vocabulary_size
+    tokenizer = TextTokenizer(contents[path], path)
+    if tokenizer.vocabulary_size > columns:
+        raise ModelRefusedError(
+            f"{path} has {tokenizer.vocabulary_size:,} tokens, and the graph has logits for {columns:,}"
+        )
+    return tokenizer
+
+
+def build_chat_template(spec: DecoderSpec, contents: dict[str, bytes]) -> "ChatTemplate | None":
+    """Build the chat template, if the model has one."""
+    if spec.chat_template is None:
+        return None
+    from pilotlight.generation.chat_template import ChatTemplate  # loads Jinja, in a layer of its own
+
+    return ChatTemplate(contents[spec.chat_template].decode(), spec.special_tokens)
 
 
 def check_decoder_graph(manifest: Manifest, session: Session) -> None:
