@@ -10,7 +10,6 @@ from pilotlight.api.openai_chat_messages import PART_SEPARATOR
 from pilotlight.api.schemas.messages import (
     ContentBlock,
     CountTokensBody,
-    InputMessage,
     MessagesBody,
     OutputConfig,
     ToolBody,
@@ -102,7 +101,7 @@ def translate_messages(body: CountTokensBody) -> Iterator[Message]:
         elif message.role == "assistant":
             yield translate_answer(message.content, path, names)
         else:
-            yield from translate_question(message, path, names)
+            yield from translate_question(message.role, message.content, path, names)
 
 
 def translate_answer(blocks: Sequence[ContentBlock], path: str, names: dict[str, str]) -> Message:
@@ -122,12 +121,13 @@ def translate_answer(blocks: Sequence[ContentBlock], path: str, names: dict[str,
     return {**message, "tool_calls": calls} if calls else message
 
 
-def translate_question(message: InputMessage, path: str, names: dict[str, str]) -> Iterator[Message]:
+def translate_question(
+    role: str, blocks: Sequence[ContentBlock], path: str, names: dict[str, str]
+) -> Iterator[Message]:
     """Translate a message of the user's: the results of tools first, since templates have them behind the calls."""
-    texts: list[ContentBlock] = []
-    for place, block in enumerate(message.content):
-        if isinstance(block, str) or block.type != "tool_result":
-            texts.append(block)  # type: ignore[arg-type] # a content that is a text is translated elsewhere
+    texts = [block for block in blocks if block.type != "tool_result"]
+    for place, block in enumerate(blocks):
+        if block.type != "tool_result":
             continue
         if block.tool_use_id not in names:
             raise FieldError(
@@ -137,7 +137,7 @@ def translate_question(message: InputMessage, path: str, names: dict[str, str]) 
         content = join_texts(block.content, f"{path}[{place}].content")
         yield {"role": "tool", "tool_call_id": block.tool_use_id, "name": names[block.tool_use_id], "content": content}
     if texts:
-        yield {"role": message.role, "content": join_texts(texts, path)}
+        yield {"role": role, "content": join_texts(texts, path)}
 
 
 def join_texts(content: str | Sequence[ContentBlock] | None, path: str) -> str:
