@@ -232,6 +232,16 @@ def test_what_is_not_served_is_refused_with_a_sentence(fields: dict[str, Any], w
         connect(FakeLanguageModel(["ok"])).responses.create(**{"model": "chat", "input": "Hi", **fields})
 
 
+def test_errors_name_the_field_and_what_is_wrong() -> None:
+    client = connect(FakeLanguageModel(["ok"]))
+    with pytest.raises(openai.BadRequestError) as refused:
+        client.responses.create(model="chat", input="Hi", previous_response_id="resp_1")
+    assert (refused.value.param, refused.value.code) == ("previous_response_id", "unsupported_parameter")
+    with pytest.raises(openai.BadRequestError) as refused:
+        client.responses.create(model="chat", input="x" * 2000)
+    assert refused.value.code == "context_length_exceeded"
+
+
 def test_null_and_unknown_fields_are_as_if_they_were_absent() -> None:
     nothing = dict.fromkeys(("tools", "tool_choice", "text", "max_output_tokens", "previous_response_id", "include"))
     fields = {"store": True, "service_tier": "auto", "reasoning": {"effort": "low"}, "quux": 1, **nothing}

@@ -78,15 +78,8 @@ def test_a_function_is_called(choice: Any) -> None:  # noqa: ANN401 - of the req
 
 
 def test_no_function_is_called_if_none_may_be() -> None:
-    client = connect(open_model("It rains."))
-    response = client.responses.create(
-        model="chat",
-        input="Weather?",
-        tools=[WEATHER],  # type: ignore[list-item]
-        tool_choice="none",
-        temperature=0,
-    )
-    assert response.output_text == "It rains."
+    fields: dict[str, Any] = {"input": "Weather?", "tools": [WEATHER], "tool_choice": "none", "temperature": 0}
+    assert connect(open_model("It rains.")).responses.create(model="chat", **fields).output_text == "It rains."
 
 
 def test_an_answer_in_json_is_parsed_by_the_client() -> None:
@@ -97,12 +90,9 @@ def test_an_answer_in_json_is_parsed_by_the_client() -> None:
 
 def test_json_is_forced_whatever_the_model_would_say() -> None:
     client = connect(open_model("I would rather talk. " * 20))
-    text = client.responses.create(
-        model="chat",
-        input="Which city?",
-        text={"format": {"type": "json_schema", "name": "x", "schema": {"type": "boolean"}}},
-        temperature=0,
-    ).output_text
+    form = {"type": "json_schema", "name": "x", "schema": {"type": "boolean"}}
+    fields: dict[str, Any] = {"input": "Which city?", "text": {"format": form}, "temperature": 0}
+    text = client.responses.create(model="chat", **fields).output_text
     assert json.loads(text) in (True, False)
 
 
