@@ -20,15 +20,18 @@ STORE = start_prefetch(
 )
 
 # The next imports load numpy and onnxruntime, which takes as long as the fetch of a hundred megabytes.
+from functools import partial  # noqa: E402
+
 from pilotlight.runtime.model_manager import ModelManager  # noqa: E402
 
-MODEL_MANAGER = ModelManager.from_settings(SETTINGS, STORE)
+MODEL_MANAGER = ModelManager.from_settings(SETTINGS, STORE, generates_text=True)
 for reference in PRELOADED_REFERENCES[:1]:  # more would take CPU from the first request, which probably needs this one
     MODEL_MANAGER.load_in_background(reference)
 
 # onnxruntime opens the fetched model while the interpreter imports what the first request needs.
 from functions.generate.openai_endpoints import OpenAIEndpoints  # noqa: E402
 from functions.generate.responses_endpoints import ResponsesEndpoints  # noqa: E402
+from functions.generate.snapstart import SnapStartHooks  # noqa: E402
 from pilotlight.api.call_cost import CostMeter  # noqa: E402
 from pilotlight.api.generation_errors import choose_error_formatter  # noqa: E402
 from pilotlight.api.model_statistics import ModelStatistics  # noqa: E402
@@ -54,8 +57,12 @@ def build_router(settings: Settings, model_manager: ModelManager) -> Router:
 
 def build_generate_handler(settings: Settings) -> Router:
     """Build a handler for these settings that preloads nothing."""
-    return build_router(settings, ModelManager.from_settings(settings, open_store(settings.store)))
+    model_manager = ModelManager.from_settings(settings, open_store(settings.store), generates_text=True)
+    return build_router(settings, model_manager)
 
 
 handle = build_router(SETTINGS, MODEL_MANAGER)
+SnapStartHooks(handle, MODEL_MANAGER, PRELOADED_REFERENCES, partial(open_store, SETTINGS.store)).install(
+    SETTINGS.initialization
+)
 cold_start.finish_imports()

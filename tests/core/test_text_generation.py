@@ -32,6 +32,7 @@ from tests.language_model_versions import SCRIPT, publish_scripted
 from tests.scripted_model import Part
 
 CHAT = ModelReference("chat")
+GREEDY = SamplingOptions(temperature=0.0)
 HALF = TOTAL_WEIGHT // 2
 OWN_CALLER = TrialCaller(identity="backend")
 
@@ -151,7 +152,7 @@ class Rig:
 
 def write(opened: OpenedLanguageModel, **fields: Any) -> tuple[int, str]:  # noqa: ANN401 - fields of the request
     prompt = tuple(opened.language_model.tokenizer.encode("Where?"))
-    described = {"prompt": prompt, "max_tokens": 20, "sampling": SamplingOptions(temperature=0.0)} | fields
+    described: dict[str, Any] = {"prompt": prompt, "max_tokens": 20, "sampling": GREEDY} | fields
     events = list(opened.generate(GenerationRequest(**described)))
     return opened.key[1], "".join(event.text for event in events if isinstance(event, TextDelta))
 

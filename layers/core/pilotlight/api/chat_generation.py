@@ -27,7 +27,8 @@ from pilotlight.generation.request import (
 )
 
 if TYPE_CHECKING:
-    from pilotlight.generation.language_model import Generation, LanguageModel
+    from pilotlight.generation.language_model import LanguageModel
+    from pilotlight.runtime.measured_generation import Generation
 
     Generate = Callable[[GenerationRequest, Callable[[], bool]], Generation]
 

@@ -37,7 +37,8 @@ from pilotlight.generation.request import (
 )
 
 if TYPE_CHECKING:
-    from pilotlight.generation.language_model import Generation, LanguageModel
+    from pilotlight.generation.language_model import LanguageModel
+    from pilotlight.runtime.measured_generation import Generation
 
 DEFAULT_MAX_TOKENS = 16  # OpenAI's, of completions
 MAX_PROMPTS = 128
