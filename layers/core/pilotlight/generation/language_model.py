@@ -120,6 +120,11 @@ class LanguageModel:
         finally:
             self._lock.release()
 
+    @property
+    def cache_byte_count(self) -> int:
+        """The memory that keys and values of earlier sequences take, in bytes."""
+        return self._prefix_cache.byte_count
+
     def release_cache(self) -> None:
         """Give back the memory of all keys and values, unless a generation uses it: for a model that is idle."""
         if self._lock.acquire(blocking=False):
