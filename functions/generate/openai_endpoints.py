@@ -6,9 +6,10 @@ later in a stream is a frame with the error.
 
 import logging
 from collections.abc import Callable, Iterator
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import unquote
 
+from functions.generate.opened_model import answer_with_model
 from pilotlight.api import chat_answers, chat_completions, language_models, text_completions
 from pilotlight.api.chat_answers import AnswerHead, AnswerOptions
 from pilotlight.api.chat_generation import Conversation, prepare_chat
@@ -21,22 +22,21 @@ from pilotlight.api.schemas.chat import ChatCompletionBody, CompletionBody, Deto
 from pilotlight.api.server_sent_events import HEADERS, EventStream
 from pilotlight.contracts.manifest import Manifest
 from pilotlight.contracts.names import ModelReference
-from pilotlight.errors import FieldError, InvalidInputError, PilotlightError
-from pilotlight.runtime.trial_callers import TrialCaller
-from pilotlight.text_generation import GenerationService, OpenedLanguageModel
+from pilotlight.errors import PilotlightError
+from pilotlight.runtime.model_cache import VersionKey
+
+if TYPE_CHECKING:
+    from pilotlight.text_generation import GenerationService, OpenedLanguageModel
 
 LOG = logging.getLogger("pilotlight.generate")
-CALLER_HEADER = "x-pilotlight-caller"  # of an authenticated caller: the user whom a split keeps at one version
-SHOWN_NONCE = 12  # characters of a version's nonce, which say as much as all
 Result = TypeVar("Result")
 
 
 class OpenAIEndpoints:
     """The endpoints; models are named in bodies as name, name:3 or name@alias."""
 
-    def __init__(self, service: GenerationService) -> None:
+    def __init__(self, service: "GenerationService") -> None:
         self._service = service
-        self._model_manager = service.model_manager
 
     def routes(self) -> Routes:
         """Return the endpoints by route and verb."""
@@ -57,7 +57,7 @@ class OpenAIEndpoints:
     def show_model(self, request: Request) -> Response:
         """Describe one model, whatever it is for."""
         name = unquote(request.parameters["model"])
-        manifest = self._model_manager.resolve_manifest(ModelReference.parse(name), request.trace.deadline)
+        manifest = self._service.model_manager.resolve_manifest(ModelReference.parse(name), request.trace.deadline)
         return Response.json(language_models.describe_language_model(name, manifest))
 
     def complete_chat(self, request: Request) -> Answer:
@@ -89,14 +89,14 @@ class OpenAIEndpoints:
             lambda opened: Response.json(language_models.detokenize(body, opened.language_model)),
         )
 
-    def _answer(self, request: Request, model: str, answer: Callable[[OpenedLanguageModel], Result]) -> Result:
+    def _answer(self, request: Request, model: str, answer: Callable[["OpenedLanguageModel"], Result]) -> Result:
         """Answer with the version that a body's model means."""
-        return self._service.answer(parse_model(model), request.trace, build_caller(request), answer)
+        return answer_with_model(self._service, model, request, answer)
 
     def _iterate_manifests(self, request: Request) -> Iterator[Manifest]:
-        for name in self._model_manager.registry.list_models():
+        for name in self._service.model_manager.registry.list_models():
             try:
-                yield self._model_manager.resolve_manifest(ModelReference(name), request.trace.deadline)
+                yield self._service.model_manager.resolve_manifest(ModelReference(name), request.trace.deadline)
             except PilotlightError as exc:
                 LOG.info("%s is not listed: %s", name, exc)
 
@@ -113,33 +113,13 @@ def with_codes(endpoint: Endpoint) -> Endpoint:
     return answer
 
 
-def parse_model(text: str) -> ModelReference:
-    """Parse the model of a body; a `FieldError` shows the form of a reference."""
-    try:
-        return ModelReference.parse(text)
-    except InvalidInputError as exc:
-        raise FieldError(str(exc), param="model") from exc
-
-
-def build_caller(request: Request) -> TrialCaller:
-    """Build the caller whom the gateway knows, for the sides and the evidence of a trial.
-
-    A token is its subject's, who is the user himself; a key or a role is a program's, which names its users.
-    """
-    context = request.context
-    address = str((context.get("identity") or {}).get("sourceIp") or "")
-    authorizer = context.get("authorizer") or {}
-    subject = "" if authorizer.get("key") else str(authorizer.get("principalId") or "")
-    return TrialCaller(request.identity, request.tenant, address, request.headers.get(CALLER_HEADER) or subject)
-
-
 def begin_chat(
-    opened: OpenedLanguageModel, request: Request, body: ChatCompletionBody, conversation: Conversation
+    opened: "OpenedLanguageModel", request: Request, body: ChatCompletionBody, conversation: Conversation
 ) -> Answer:
     """Generate up to the first event, and answer with the whole or with a stream."""
     check_token_ids(body, opened.language_model)
     generation = prepare_chat(opened.language_model, conversation, request.trace, opened.generate)
-    head = AnswerHead.create("chatcmpl", body.model, build_fingerprint(opened.manifest))
+    head = AnswerHead.create("chatcmpl", body.model, build_fingerprint(opened.key))
     options = AnswerOptions(
         choices=conversation.choices,
         echo=chat_completions.get_echo(body, conversation),
@@ -153,10 +133,10 @@ def begin_chat(
     return StreamedResponse(200, EventStream(frames, generation.close), HEADERS)
 
 
-def begin_completion(opened: OpenedLanguageModel, request: Request, body: CompletionBody) -> Answer:
+def begin_completion(opened: "OpenedLanguageModel", request: Request, body: CompletionBody) -> Answer:
     """Generate up to the first event, and answer with the whole or with a stream."""
     plans = text_completions.plan_prompts(body, opened.language_model, request.trace.deadline)
-    head = AnswerHead.create("cmpl", body.model, build_fingerprint(opened.manifest))
+    head = AnswerHead.create("cmpl", body.model, build_fingerprint(opened.key))
     writer = text_completions.CompletionWriter(head, body, plans, opened.generate)
     writer.begin()
     if not body.stream:
@@ -164,6 +144,6 @@ def begin_completion(opened: OpenedLanguageModel, request: Request, body: Comple
     return StreamedResponse(200, EventStream(writer.stream(), writer.close), HEADERS)
 
 
-def build_fingerprint(manifest: Manifest) -> str:
+def build_fingerprint(key: VersionKey) -> str:
     """Build OpenAI's name for what answers: it changes with the version, and with nothing else."""
-    return f"fp_{manifest.nonce[:SHOWN_NONCE]}"
+    return f"fp_{key[0]}_{key[1]}"

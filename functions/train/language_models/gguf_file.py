@@ -12,6 +12,7 @@ from functions.train.language_models.gguf_tokenizer import (
     find_special_tokens,
 )
 from functions.train.language_models.gguf_weights import GgufWeights, decode_rows
+from functions.train.language_models.tokenizer_document import fit_tokenizer_json
 from functions.train.language_models.weight_shapes import check_weights
 
 TEMPLATE_KEY, LICENCE_KEY = "tokenizer.chat_template", "general.license"
@@ -26,7 +27,7 @@ def read_gguf_file(file: Path) -> DecoderCheckpoint:
     return DecoderCheckpoint(
         config=config,
         weights=weights,
-        tokenizer_json=build_tokenizer_json(header),
+        tokenizer_json=fit_tokenizer_json(build_tokenizer_json(header), str(file), config.vocabulary_size),
         end_tokens=find_end_tokens(header),
         begin_token=find_begin_token(header),
         chat_template=header.metadata.get(TEMPLATE_KEY),

@@ -14,9 +14,9 @@ import numpy as np
 import numpy.typing as npt
 from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
 
+from functions.train.language_models.checkpoint_source import GGUF_MAGIC
 from pilotlight.errors import InvalidInputError, UnsupportedError
 
-MAGIC = b"GGUF"
 VERSIONS = (2, 3)
 DEFAULT_ALIGNMENT = 32  # bytes
 TEXT, ARRAY = 8, 9  # kinds of values; the others are scalars
@@ -93,8 +93,8 @@ def read_gguf_header(file: Path) -> GgufHeader:
     """Read the header, and map the weights; `InvalidInputError` if the file is damaged or of another format."""
     content = map_file(file)
     cursor = HeaderCursor(file, content)
-    if cursor.take(len(MAGIC)) != MAGIC:
-        raise InvalidInputError(f"{file} is no GGUF file: it does not begin with {MAGIC.decode()}.")
+    if cursor.take(len(GGUF_MAGIC)) != GGUF_MAGIC:
+        raise InvalidInputError(f"{file} is no GGUF file: it does not begin with {GGUF_MAGIC.decode()}.")
     (version,) = cursor.read_scalars("I")
     if version not in VERSIONS:
         raise UnsupportedError(

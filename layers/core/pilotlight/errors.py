@@ -3,6 +3,7 @@
     PilotlightError
     ├── InvalidInputError          the caller's request, file or recipe is wrong
     │   ├── MethodNotAllowedError  right route, wrong verb
+    │   ├── ContextLengthError     more tokens than a language model's context
     │   ├── TooLargeError          more bytes than the limit
     │   │   └── OutOfMemoryError   an allocation failed
     │   ├── UnsupportedTypeError   a body of a type, charset or encoding that is not read
@@ -49,6 +50,18 @@ class MethodNotAllowedError(InvalidInputError):
     def __init__(self, message: str, *, allowed: Iterable[str] = ()) -> None:
         super().__init__(message)
         self.allowed = tuple(allowed)
+
+
+class ContextLengthError(InvalidInputError):
+    """The caller's prompt leaves no room for an answer in the language model's context; both lengths are in tokens."""
+
+    def __init__(self, prompt_tokens: int, context_length: int) -> None:
+        super().__init__(
+            f"The prompt has {prompt_tokens:,} tokens, and the model's context is {context_length:,} tokens for prompt "
+            f"and answer together; send a prompt of at most {context_length - 1:,} tokens."
+        )
+        self.prompt_tokens = prompt_tokens
+        self.context_length = context_length
 
 
 class TooLargeError(InvalidInputError):

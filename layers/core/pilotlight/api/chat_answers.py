@@ -1,6 +1,5 @@
 """The events of a chat's generation as OpenAI's answers: one document, or the chunks of a stream."""
 
-import logging
 import time
 import uuid
 from collections.abc import Iterator
@@ -9,15 +8,15 @@ from dataclasses import dataclass, field
 from msgspec import UNSET, Struct, UnsetType
 
 from pilotlight.api.chat_generation import ChatEvent, ChatGeneration, ContentDelta, MessageEnd, ToolCallDelta
-from pilotlight.api.openai_errors import SERVER_ERROR, describe_error
+from pilotlight.api.openai_errors import describe_error
+from pilotlight.api.router import get_status_code
 from pilotlight.api.schemas import chat as schemas
 from pilotlight.api.schemas.openai import ErrorDetails, OpenAIErrorBody
 from pilotlight.api.server_sent_events import DONE, encode_event
+from pilotlight.api.stream_failures import tell_failure
 from pilotlight.api.token_logprobs import build_chat_logprobs
-from pilotlight.errors import InvalidInputError, PilotlightError, UnavailableError
+from pilotlight.errors import PilotlightError, UnavailableError
 from pilotlight.generation.request import ScoredToken, TokenUsage
-
-LOG = logging.getLogger("pilotlight.api")
 
 
 class AnswerHead(Struct, frozen=True):
@@ -132,33 +131,32 @@ def check_end(end: MessageEnd | None, index: int) -> MessageEnd:
 
 
 def stream_chat(head: AnswerHead, options: AnswerOptions, generation: ChatGeneration) -> Iterator[bytes]:
-    """Yield the frames of a stream."""
-    chunks = ChunkWriter(head, options, generation.prompt)
-    ended = set()
-    try:
-        for index in range(options.choices):
-            yield from chunks.begin_choice(index)
-        for event in generation:
-            yield from chunks.write(event)
-            if isinstance(event, MessageEnd):
-                ended.add(event.choice)
-        for index in set(range(options.choices)) - ended:
-            check_end(None, index)
-        if options.has_usage:
-            yield chunks.encode([], build_usage(generation.usage))
-    except Exception as exc:  # noqa: BLE001 - whatever it is, the client must not take it for a clean end
-        yield encode_event(describe_failure(exc))
+    """Yield the frames of a stream; a failure is a frame too."""
+    yield from tell_failure(write_chunks(ChunkWriter(head, options, generation.prompt), generation), write_error)
     yield DONE
 
 
-def describe_failure(exc: Exception) -> OpenAIErrorBody:
-    """Describe what ended a stream; a bug of ours goes to the log, and without its text, which may quote the chat."""
-    if isinstance(exc, InvalidInputError):
-        return describe_error(exc, 400)
-    if isinstance(exc, PilotlightError):
-        return describe_error(exc, SERVER_ERROR)
-    LOG.error("A stream failed: %s", type(exc).__name__, exc_info=exc.with_traceback(exc.__traceback__))
-    return OpenAIErrorBody(ErrorDetails("The server failed on this request; its log says why.", "server_error"))
+def write_chunks(chunks: "ChunkWriter", generation: ChatGeneration) -> Iterator[bytes]:
+    """Yield the chunks of all choices, and of the usage."""
+    waiting = set(range(chunks.options.choices))
+    for index in sorted(waiting):
+        yield from chunks.begin_choice(index)
+    for event in generation:
+        yield from chunks.write(event)
+        if isinstance(event, MessageEnd):
+            waiting.discard(event.choice)
+    for index in waiting:
+        check_end(None, index)
+    if chunks.options.has_usage:
+        yield chunks.encode([], build_usage(generation.usage))
+
+
+def write_error(message: str, error: PilotlightError | None) -> list[bytes]:
+    """Write the frame of a failure."""
+    if error is None:
+        return [encode_event(OpenAIErrorBody(ErrorDetails(message, "server_error")))]
+    status = get_status_code(error)
+    return [encode_event(describe_error(error, status))]
 
 
 class ChunkWriter:
@@ -167,12 +165,12 @@ class ChunkWriter:
     def __init__(self, head: AnswerHead, options: AnswerOptions, prompt: tuple[int, ...]) -> None:
         self._head = head
         self._prompt = prompt
-        self._options = options
+        self.options = options
         self._is_first = True
 
     def encode(self, choices: list[schemas.ChunkChoice], usage: schemas.Usage | None = None) -> bytes:
         """Encode a chunk; if usage was asked for, it is null in all chunks but the last."""
-        options, head = self._options, self._head
+        options, head = self.options, self._head
         prompt = list(self._prompt) if options.has_token_ids and self._is_first else UNSET
         self._is_first = False
         return encode_event(
@@ -190,8 +188,8 @@ class ChunkWriter:
     def begin_choice(self, index: int) -> Iterator[bytes]:
         """Write the role of a choice, and the echo if there is one."""
         yield self._encode_delta(index, schemas.ChatDelta(role="assistant", content=""))
-        if self._options.echo:
-            yield self._encode_delta(index, schemas.ChatDelta(content=self._options.echo))
+        if self.options.echo:
+            yield self._encode_delta(index, schemas.ChatDelta(content=self.options.echo))
 
     def write(self, event: ChatEvent) -> Iterator[bytes]:
         """Write an event; one without text, logprobs and tokens that anybody wants has no chunk."""
@@ -208,11 +206,11 @@ class ChunkWriter:
             )
         elif isinstance(event, ToolCallDelta):
             yield self._encode_delta(event.choice, schemas.ChatDelta(tool_calls=[build_call_delta(event)]))
-        elif event.text or (self._options.has_logprobs and event.scores) or self._options.has_token_ids:
+        elif event.text or (self.options.has_logprobs and event.scores) or self.options.has_token_ids:
             yield self._encode_content(event)
 
     def _encode_content(self, event: ContentDelta) -> bytes:
-        options = self._options
+        options = self.options
         return self.encode(
             [
                 schemas.ChunkChoice(

@@ -6,7 +6,18 @@ Nothing is kept between requests, so whatever refers to an earlier response is r
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from pilotlight.api.chat_generation import Conversation, FunctionTool, JsonFormat, Message, NamedTool, ToolChoice
+from pilotlight.api.chat_generation import (
+    Conversation,
+    FunctionTool,
+    JsonFormat,
+    Message,
+    NamedTool,
+    OutputFormat,
+    ToolChoice,
+)
+from pilotlight.api.generation_fields import build_sampling, build_stop_strings, find_output_format
+from pilotlight.api.openai_chat_messages import PART_SEPARATOR
+from pilotlight.api.openai_errors import UNSUPPORTED
 from pilotlight.api.schemas.responses import (
     FunctionToolBody,
     InputItem,
@@ -16,9 +27,7 @@ from pilotlight.api.schemas.responses import (
     ToolChoiceBody,
 )
 from pilotlight.errors import FieldError
-from pilotlight.generation.request import SamplingOptions
 
-UNSUPPORTED = "unsupported_parameter"
 LOGPROBS_INCLUDED = "message.output_text.logprobs"
 ROLES = ("system", "developer", "user", "assistant")
 TEXT_PARTS = frozenset({"input_text", "output_text", "text", "refusal"})
@@ -35,10 +44,15 @@ def build_conversation(body: ResponsesBody) -> Conversation:
         tools=tools,
         tool_choice=choice,
         parallel_tool_calls=body.parallel_tool_calls is not False,
-        output_format=build_output_format(body.text.format if body.text else None),
+        output_format=build_output_format(body.text.format if body.text else None) or find_output_format(body),
         sampling=build_sampling(body),
         max_tokens=body.max_output_tokens,
-        stop_strings=(body.stop,) if isinstance(body.stop, str) else tuple(body.stop or ()),
+        min_tokens=body.min_tokens or 0,
+        stop_strings=build_stop_strings(body),
+        stop_tokens=tuple(body.stop_token_ids or ()),
+        include_stop_string=body.include_stop_str_in_output is True,
+        ignore_end=body.ignore_eos is True,
+        prompt_lookup=body.prompt_lookup is True,
         top_logprobs=(body.top_logprobs or 0) if wants_logprobs(body) else None,
         template_options=body.chat_template_kwargs or {},
     )
@@ -51,6 +65,7 @@ def refuse_unsupported(body: ResponsesBody) -> None:
         "conversation": (body.conversation is not None, STATELESS),
         "background": (body.background is True, "responses are made while the caller waits; leave it out"),
         "truncation": (body.truncation not in (None, "disabled"), "shorten `input` yourself; nothing is left out"),
+        "n": (body.n not in (None, 1), "a response is one; send the request several times"),
         "prompt": (body.prompt is not None, "this server keeps no prompts; send its text as `instructions`"),
     }
     for name, (is_asked, advice) in refused.items():
@@ -63,22 +78,7 @@ def wants_logprobs(body: ResponsesBody) -> bool:
     return body.top_logprobs is not None or LOGPROBS_INCLUDED in (body.include or ())
 
 
-def build_sampling(body: ResponsesBody) -> SamplingOptions:
-    """Build the sampling options of a request; what is absent has OpenAI's default."""
-    asked = {
-        "temperature": body.temperature,
-        "top_p": body.top_p,
-        "top_k": None if body.top_k is None else max(body.top_k, 0),
-        "min_p": body.min_p,
-        "seed": body.seed,
-        "presence_penalty": body.presence_penalty,
-        "frequency_penalty": body.frequency_penalty,
-        "repetition_penalty": body.repetition_penalty,
-    }
-    return SamplingOptions(**{name: value for name, value in asked.items() if value is not None})
-
-
-def build_output_format(asked: TextFormat | None) -> JsonFormat | None:
+def build_output_format(asked: TextFormat | None) -> OutputFormat | None:
     """Build the form of the answer's text."""
     if asked is None or asked.type == "text":
         return None
@@ -216,4 +216,4 @@ def join_parts(content: str | Sequence[InputPart] | None, path: str) -> str:
                 param=f"{path}[{place}].type",
                 code=UNSUPPORTED,
             )
-    return "".join(part.text or part.refusal or "" for part in content)
+    return PART_SEPARATOR.join(part.text or part.refusal or "" for part in content)

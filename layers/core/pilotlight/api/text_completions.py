@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from msgspec import UNSET, Struct, UnsetType
 
-from pilotlight.api.chat_answers import AnswerHead, build_usage, describe_failure
-from pilotlight.api.chat_generation import compute_max_tokens, encode_prompt
+from pilotlight.api.chat_answers import AnswerHead, build_usage, write_error
+from pilotlight.api.chat_generation import Conversation, compute_max_tokens, encode_prompt, plan_output
 from pilotlight.api.generation_fields import (
     build_sampling,
     build_stop_strings,
@@ -21,6 +21,7 @@ from pilotlight.api.generation_fields import (
 from pilotlight.api.json_bodies import decode_json_body
 from pilotlight.api.schemas.chat import Completion, CompletionBody, CompletionChoice, CompletionLogprobs, Usage
 from pilotlight.api.server_sent_events import DONE, encode_event
+from pilotlight.api.stream_failures import tell_failure
 from pilotlight.api.token_logprobs import build_completion_logprobs, limit_logprob, name_token
 from pilotlight.errors import FieldError, UnavailableError
 from pilotlight.generation.request import (
@@ -36,7 +37,8 @@ from pilotlight.generation.request import (
 )
 
 if TYPE_CHECKING:
-    from pilotlight.generation.language_model import Generation, LanguageModel
+    from pilotlight.generation.language_model import LanguageModel
+    from pilotlight.runtime.measured_generation import Generation
 
 DEFAULT_MAX_TOKENS = 16  # OpenAI's, of completions
 MAX_PROMPTS = 128
@@ -95,12 +97,10 @@ def plan_prompts(
     completion: CompletionBody,
     model: "LanguageModel",
     deadline: float,
-    build_constraint: Callable[["LanguageModel", CompletionBody], ConstraintFactory | None],
 ) -> list[PromptPlan]:
     """Plan all prompts, so that what is wrong with one is told before the first is answered."""
     check_token_ids(completion, model)
-    find_output_format(completion)
-    constraint = build_constraint(model, completion)
+    constraint = plan_output(model, Conversation(messages=(), output_format=find_output_format(completion))).constraint
     plans = []
     for place, prompt in enumerate(list_prompts(completion)):
         tokens = encode_tokens(model, prompt, completion, place)
@@ -122,8 +122,8 @@ def encode_tokens(
         wrong = [token for token in tokens if not 0 <= token < size]
         if wrong:
             raise FieldError(
-                f"prompt has the token {wrong[0]}, but the tokens of {model.name!r} are 0 to {size - 1}; were they made "
-                "by another tokenizer? Send text.",
+                f"prompt has the token {wrong[0]}, but the tokens of {model.name!r} are 0 to {size - 1}; were they "
+                "made by another tokenizer? Send text.",
                 param="prompt",
             )
     if not tokens:
@@ -176,8 +176,8 @@ def build_echo(
         place += len(piece.text)
     names = [name_token(piece) for piece in pieces]
     following = [limit_logprob(float(each)) for each in model.score(tokens)] if len(tokens) > 1 else []
-    unknown: list[dict[str, float] | None] = [None] * len(tokens)  # the likeliest in their place are not computed
-    return EchoedPrompt(text, CompletionLogprobs(names, [None, *following], unknown, offsets))
+    unknown: list[dict[str, float] | None] = [{} for _ in following]  # the likeliest in their place are not computed
+    return EchoedPrompt(text, CompletionLogprobs(names, [None, *following], [None, *unknown], offsets))
 
 
 def describe_token(model: "LanguageModel", token: int) -> TokenLogprob:
@@ -256,25 +256,25 @@ class CompletionWriter:
         return self._build_completion(choices, build_usage(self.usage))
 
     def stream(self) -> Iterator[bytes]:
-        """Yield the frames of a stream."""
-        places: dict[int, int] = {}  # characters of each choice so far
-        try:
-            if self._completion.echo:
-                yield from map(self._encode_echo, range(len(self._plans) * self._choices))
-            for first, event in self._iterate():
-                index = first + event.choice
-                if isinstance(event, ChoiceEnd):
-                        yield self._encode(self._build_end(index, event))
-                elif event.text or event.scores or self._completion.return_token_ids:
-                    plan = self._plans[index // self._choices]
-                    start = places.get(index, len(plan.echo.text))
-                    places[index] = start + len(event.text)
-                    yield self._encode(self._build_delta(index, event, start))
-            if self._streams_usage:
-                yield encode_event(self._build_completion([], build_usage(self.usage)))
-        except Exception as exc:  # noqa: BLE001 - whatever it is, the client must not take it for a clean end
-            yield encode_event(describe_failure(exc))
+        """Yield the frames of a stream; a failure is a frame too."""
+        yield from tell_failure(self._write_chunks(), write_error)
         yield DONE
+
+    def _write_chunks(self) -> Iterator[bytes]:
+        """Yield the chunks of all choices, and of the usage."""
+        places: dict[int, int] = {}  # characters of each choice so far
+        if self._completion.echo:
+            yield from map(self._encode_echo, range(len(self._plans) * self._choices))
+        for first, event in self._iterate():
+            index = first + event.choice
+            if isinstance(event, ChoiceEnd):
+                yield self._encode(self._build_end(index, event))
+            elif event.text or event.scores or self._completion.return_token_ids:
+                start = places.get(index, len(self._plans[index // self._choices].echo.text))
+                places[index] = start + len(event.text)
+                yield self._encode(self._build_delta(index, event, start))
+        if self._streams_usage:
+            yield encode_event(self._build_completion([], build_usage(self.usage)))
 
     @property
     def usage(self) -> TokenUsage:

@@ -6,10 +6,10 @@ message, is rewritten in the ways of `conversation_rewriting`, and refused only 
 """
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import jinja2
 import jinja2.ext
@@ -27,6 +27,7 @@ from pilotlight.generation.conversation_rewriting import (
     find_lost_text,
     flatten_content,
     parse_arguments,
+    rename_developer,
     wrap_content,
 )
 
@@ -45,6 +46,13 @@ TEMPLATE_ERRORS = (
     TypeError,
     ValueError,
 )
+
+
+class TemplateProblem(NamedTuple):
+    """Why a conversation could not be rendered, as the rest of a sentence."""
+
+    text: str
+    cause: Exception | None
 
 
 class ChatTemplate:
@@ -100,26 +108,26 @@ class ChatTemplate:
         if taken := sorted(OWN_VARIABLES & chosen.keys()):
             raise InvalidInputError(f"chat_template_kwargs may not have {', '.join(taken)}; the request has it itself.")
         conversation = self._adapt_content(copy_messages(messages))
-        given = {"tools": tools or None, "documents": documents, "add_generation_prompt": add_generation_prompt}
-        for rewrite in REWRITINGS:
-            conversation = rewrite(conversation)
-            try:
-                prompt = self._render_once(conversation, {**given, **chosen}, continues=continue_final_message)
-            except TEMPLATE_ERRORS as exc:
-                problem = _describe_error(exc)
-                cause: Exception | None = exc
-                continue
-            if (lost := find_lost_text(messages, prompt)) is None:
-                return prompt
-            problem, cause = f"the model's chat template leaves out the system message {lost[:40]!r}", None
-        raise InvalidInputError(f"The messages do not fit the model: {problem}.") from cause
+        given = {"documents": documents, "add_generation_prompt": add_generation_prompt, **chosen}
+        problem = TemplateProblem("", None)
+        for rewritten in self._list_rewritings(conversation):
+            for listed in (tools or None, tools or []) if self.takes_tools else (tools or None,):
+                try:
+                    prompt = self._render_once(rewritten, {"tools": listed, **given}, continues=continue_final_message)
+                except TEMPLATE_ERRORS as exc:
+                    problem = TemplateProblem(_describe_error(exc), exc)
+                    continue
+                if (lost := find_lost_text(messages, prompt)) is None:
+                    return prompt
+                problem = TemplateProblem(f"the chat template leaves out the system message {lost[:40]!r}.", None)
+        raise InvalidInputError(f"The messages do not fit the model: {problem.text}") from problem.cause
 
     def render_exactly(self, messages: Sequence[Mapping[str, Any]], **variables: Any) -> str:  # noqa: ANN401
         """Render a conversation as it is."""
         try:
             return self._render_once(copy_messages(messages), variables, continues=False)
         except TEMPLATE_ERRORS as exc:
-            raise InvalidInputError(f"The messages do not fit the model: {_describe_error(exc)}.") from exc
+            raise InvalidInputError(f"The messages do not fit the model: {_describe_error(exc)}") from exc
 
     def _render_once(self, messages: list[Message], variables: Mapping[str, Any], *, continues: bool) -> str:
         messages = [_alias_reasoning(message) for message in messages]
@@ -128,8 +136,17 @@ class ChatTemplate:
         prompt = _join_bounded(pieces)
         return _cut_at_mark(prompt, final_text) if continues else prompt
 
+    def _list_rewritings(self, messages: list[Message]) -> Iterator[list[Message]]:
+        """Yield the conversation as it is, then rewritten further and further."""
+        yield messages if "developer" in self.text else rename_developer(messages)
+        rewritten = rename_developer(messages)
+        for rewrite in REWRITINGS:
+            before, rewritten = rewritten, rewrite(rewritten)
+            if rewritten != before:
+                yield rewritten
+
     def _adapt_content(self, messages: list[Message]) -> list[Message]:
-        """Turn lists of parts into text where the template wants text, and the other way round; parse calls' arguments."""
+        """Write contents as texts or as parts, whichever the template takes, and calls' arguments as mappings."""
         messages = [parse_arguments(message) for message in messages]
         if not self.takes_parts:
             return [flatten_content(message) for message in messages]
@@ -288,9 +305,10 @@ def _cut_at_mark(prompt: str, final_text: str) -> str:
 
 
 def _describe_error(exc: Exception) -> str:
-    """Describe why a template failed: in its own words if it has some."""
+    """Describe why a template failed, in its own words if it has some, as the rest of a sentence."""
     if type(exc) is jinja2.TemplateError:
-        return format_cause(exc)
+        text = str(exc).strip()
+        return text if text.endswith((".", "!", "?")) else f"{text}."
     if isinstance(exc, RecursionError):
-        return "they are nested too deeply"
-    return f"the model's chat template failed with {type(exc).__name__}: {format_cause(exc)}"
+        return "they are nested too deeply."
+    return f"the chat template failed with {type(exc).__name__}: {format_cause(exc)}."

@@ -24,6 +24,8 @@ def copy_messages(messages: Sequence[Mapping[str, Any]]) -> list[Message]:
     """Copy messages as plain dictionaries, without fields that are null, whose absence templates expect instead."""
     if not messages:
         raise InvalidInputError("There are no messages; send at least one.")
+    for message in messages:
+        _check(message)
     return [{key: _copy(value) for key, value in message.items() if value is not None} for message in messages]
 
 
@@ -64,6 +66,11 @@ def rename_developer(messages: list[Message]) -> list[Message]:
     return [{**message, "role": "system"} if message.get("role") == "developer" else message for message in messages]
 
 
+def fill_content(messages: list[Message]) -> list[Message]:
+    """Give messages that have only calls an empty text, which many templates add to without asking."""
+    return [{"content": "", **message} for message in messages]
+
+
 def merge_system_messages(messages: list[Message]) -> list[Message]:
     """Write all system messages as one, at the beginning."""
     system = [message for message in messages if message.get("role") == "system"]
@@ -74,6 +81,21 @@ def merge_system_messages(messages: list[Message]) -> list[Message]:
 def shorten_call_ids(messages: list[Message]) -> list[Message]:
     """Write the ids of calls as nine letters and digits, which is all that Mistral's templates take."""
     return [_shorten_ids(message) for message in messages]
+
+
+def split_calls(messages: list[Message]) -> list[Message]:
+    """Write an answer of several calls as several answers, each with its result behind it."""
+    split: list[Message] = []
+    for message in messages:
+        calls = message.get("tool_calls")
+        if isinstance(calls, list) and len(calls) > 1:
+            split += [{**message, "content": "", "tool_calls": [call]} for call in calls]
+            split[-len(calls)]["content"] = message.get("content", "")
+        elif message.get("role") == "tool" and (place := _find_call(split, message)) is not None:
+            split.insert(place + 1, message)
+        else:
+            split.append(message)
+    return split
 
 
 def merge_equal_roles(messages: list[Message]) -> list[Message]:
@@ -95,13 +117,23 @@ def move_system_to_user(messages: list[Message]) -> list[Message]:
     return [{**_merge([system, others[0]]), "role": "user"}, *others[1:]]
 
 
+# Each is tried on what those before it have made.
 REWRITINGS: tuple[Callable[[list[Message]], list[Message]], ...] = (
-    rename_developer,
+    fill_content,
     shorten_call_ids,
+    split_calls,
     merge_system_messages,
     merge_equal_roles,
     move_system_to_user,
 )
+
+
+def _check(message: Mapping[str, Any]) -> None:
+    """Check that a message has the form that everything here relies on."""
+    if not isinstance(role := message.get("role"), str):
+        raise InvalidInputError(f"A message has the role {role!r}; it is a text, such as user.")
+    if not isinstance(content := message.get("content"), str | list | None):
+        raise InvalidInputError(f"A message's content is {str(content)[:40]!r}; send a text, or a list of parts.")
 
 
 def _describe_turn(message: Message) -> str:
@@ -130,6 +162,19 @@ def _parse_call(call: object) -> object:
     except (msgspec.DecodeError, RecursionError):
         return call
     return {**call, "function": {**function, "arguments": arguments}}  # type: ignore[dict-item]  # `call` is a dict
+
+
+def _find_call(messages: list[Message], result: Message) -> int | None:
+    """Return the place of the call that a result answers."""
+    for place in reversed(range(len(messages))):
+        calls = messages[place].get("tool_calls")
+        if isinstance(calls, list) and any(_read_id(call) == result.get("tool_call_id") for call in calls):
+            return place
+    return None
+
+
+def _read_id(call: object) -> object:
+    return call.get("id") if isinstance(call, dict) else None
 
 
 def _shorten_ids(message: Message) -> Message:

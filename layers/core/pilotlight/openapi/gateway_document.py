@@ -15,8 +15,9 @@ from pilotlight.contracts.scopes import Scope
 
 HEADER = "# Generated from layers/core/pilotlight/api/routes.py; change that, and run `make routes`.\n"
 NO_VALUE = {"Ref": "AWS::NoValue"}
-INVOKE_URI = "arn:${AWS::Partition}:apigateway:${AWS::Region}:lambda:path/2015-03-31/functions/${%s}/invocations"
-STREAM_URI = "arn:${AWS::Partition}:apigateway:${AWS::Region}:lambda:path/2021-11-15/functions/${%s}/response-streaming-invocations"
+LAMBDA_URI = "arn:${AWS::Partition}:apigateway:${AWS::Region}:lambda:path"
+INVOKE_URI = f"{LAMBDA_URI}/2015-03-31/functions/${{%s}}/invocations"
+STREAM_URI = f"{LAMBDA_URI}/2021-11-15/functions/${{%s}}/response-streaming-invocations"
 STREAM_MS = 900_000  # the longest that the gateway allows an answer that it passes on; the function's Timeout is less
 # Published versions of these functions answer; of the others, the latest code does.
 ALIASES = {name: f"{name}.Alias" for name in (PREDICT, GENERATE)}

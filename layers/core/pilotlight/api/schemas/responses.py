@@ -8,9 +8,8 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct
 
-from pilotlight.api.schemas.chat import MAX_STOPS, MAX_TOOLS, MAX_TOP_LOGPROBS, Penalty, StopText
+from pilotlight.api.schemas.chat import MAX_TOOLS, MAX_TOP_LOGPROBS, GenerationFields, JsonObject
 
-JsonObject = dict[str, Any]
 ItemStatus = Literal["in_progress", "completed", "incomplete"]
 ResponseStatus = Literal["in_progress", "completed", "incomplete", "failed"]
 
@@ -77,32 +76,19 @@ class TextOptions(Struct, frozen=True):
     format: TextFormat | None = None
 
 
-class ResponsesBody(Struct, frozen=True, kw_only=True):
-    """A request for a response."""
+class ResponsesBody(GenerationFields, frozen=True, kw_only=True):
+    """A request for a response; sampling has the fields of chats, vLLM's among them."""
 
-    model: Annotated[str, Meta(min_length=1)]
     input: str | list[InputItem]
     instructions: str | None = None
     tools: Annotated[list[FunctionToolBody], Meta(max_length=MAX_TOOLS)] | None = None
     tool_choice: str | ToolChoiceBody | None = None
     parallel_tool_calls: bool | None = None
     max_output_tokens: Annotated[int, Meta(ge=1)] | None = None
-    temperature: Annotated[float, Meta(ge=0.0, le=2.0)] | None = None
-    top_p: Annotated[float, Meta(gt=0.0, le=1.0)] | None = None
     top_logprobs: Annotated[int, Meta(ge=0, le=MAX_TOP_LOGPROBS)] | None = None
     text: TextOptions | None = None
-    stream: bool | None = None
     metadata: dict[str, str] | None = None
     include: list[str] | None = None
-    user: str | None = None
-    # Beside OpenAI's, as vLLM's users send them.
-    seed: int | None = None
-    top_k: Annotated[int, Meta(ge=-1)] | None = None
-    min_p: Annotated[float, Meta(ge=0.0, le=1.0)] | None = None
-    presence_penalty: Penalty | None = None
-    frequency_penalty: Penalty | None = None
-    repetition_penalty: Annotated[float, Meta(gt=0.0, le=10.0)] | None = None
-    stop: StopText | Annotated[list[StopText], Meta(max_length=MAX_STOPS)] | None = None
     chat_template_kwargs: JsonObject | None = None
     # Refused if they ask for anything.
     previous_response_id: str | None = None
