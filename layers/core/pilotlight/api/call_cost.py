@@ -44,6 +44,15 @@ class CostMeter:
         usd = prices.LAMBDA_REQUEST * invocations + gb_seconds * self._usd_per_gb_second
         return CallCost(total, cold, milliseconds, f"{gb_seconds:.6f}", f"{usd:.12f}")
 
+    def start_headers(self, trace: RequestContext) -> dict[str, str]:
+        """Build the headers of an answer that has only begun: all but its duration and cost."""
+        so_far = time.perf_counter() - trace.start_time
+        return {
+            "server-timing": trace.format_server_timing(so_far),
+            "x-pilotlight-cold": "true" if self._is_first_call or trace.cold else "false",
+            **identify_call(trace),
+        }
+
 
 class CallCost(Struct, frozen=True):
     """The duration of a call in seconds, and its cost; texts where header and log must be equal."""
@@ -56,18 +65,22 @@ class CallCost(Struct, frozen=True):
 
     def to_headers(self, trace: RequestContext) -> dict[str, str]:
         """Build the headers with duration, cost, version and correlation id."""
-        headers = {
+        return {
             "server-timing": trace.format_server_timing(self.total),
             "x-pilotlight-cold": "true" if self.cold else "false",
             "x-pilotlight-billed-ms": str(self.milliseconds),
             "x-pilotlight-gb-seconds": self.gb_seconds,
             "x-pilotlight-usd": self.usd,
+            **identify_call(trace),
         }
-        if trace.version is not None:
-            headers["x-pilotlight-version"] = str(trace.version)
-        if trace.correlation:
-            headers[CORRELATION_HEADER] = headers[REQUEST_ID_HEADER] = trace.correlation
-        return headers
+
+
+def identify_call(trace: RequestContext) -> dict[str, str]:
+    """Build the headers with the version that answers and the call's id, as far as they are known."""
+    headers = {} if trace.version is None else {"x-pilotlight-version": str(trace.version)}
+    if trace.correlation:
+        headers[CORRELATION_HEADER] = headers[REQUEST_ID_HEADER] = trace.correlation
+    return headers
 
 
 def read_process_age() -> float:

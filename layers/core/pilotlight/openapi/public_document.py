@@ -32,6 +32,7 @@ DESCRIPTION = (
 TAGS = {
     "V2": "The Open Inference Protocol, as JSON or with binary tensors (Inference-Header-Content-Length).",
     "MLflow": "MLflow's scoring protocol.",
+    "Generation": "Language models, in the shapes of OpenAI's and Anthropic's APIs; answers are streamed where asked.",
     "Batches": "Work that nobody waits for, in the shapes of OpenAI's Files, Uploads and Batch APIs.",
     "Registry": "Versions, what is known of them, and the aliases that decide which of them answer.",
     "Trainings": "Recipes that are trained, by AWS Batch or beside the local gateway, and how that goes.",
@@ -278,7 +279,10 @@ def get_tag(path: str) -> str:
         "/v2": "V2",
         "/registry": "Registry",
         "/v1/trainings": "Trainings",
-        "/v1": "Batches",
+        **dict.fromkeys(("/v1/files", "/v1/uploads", "/v1/batches"), "Batches"),
+        "/v1": "Generation",
+        "/tokenize": "Generation",
+        "/detokenize": "Generation",
         "/openapi.json": "About",
         "/docs": "About",
     }
