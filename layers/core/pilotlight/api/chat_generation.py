@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from msgspec import Struct
 
-from pilotlight.api import chat_messages
 from pilotlight.api.request_context import RequestContext
 from pilotlight.errors import ContextLengthError, InvalidInputError
 from pilotlight.generation.request import (
@@ -291,7 +290,7 @@ def render_prompt(model: "LanguageModel", conversation: Conversation, plan: Outp
     check_has_template(model)
     assert model.chat_template is not None  # noqa: S101 - for the type checker
     plan = plan_output(model, conversation) if plan is None else plan
-    messages: Sequence[Mapping[str, Any]] = chat_messages.prepare_messages(conversation.messages)
+    messages = conversation.messages
     return model.chat_template.render(
         messages if plan.prepare_messages is None else plan.prepare_messages(messages),
         tools=plan.template_tools,
@@ -302,8 +301,8 @@ def render_prompt(model: "LanguageModel", conversation: Conversation, plan: Outp
 
 
 def encode_prompt(model: "LanguageModel", text: str) -> tuple[int, ...]:
-    """Encode a rendered prompt, which begins with the model's begin token once."""
-    tokens, begin = tuple(model.tokenizer.encode(text)), model.spec.begin_token
+    """Encode a prompt, whose written special tokens are those tokens; it begins with the model's begin token once."""
+    tokens, begin = tuple(model.tokenizer.encode(text, parse_special=True)), model.spec.begin_token
     if begin is None:
         return tokens
     while tokens[:1] == (begin,):  # of the template, and of the tokenizer
