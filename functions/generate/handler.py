@@ -20,6 +20,8 @@ STORE = start_prefetch(
 )
 
 # The next imports load numpy and onnxruntime, which takes as long as the fetch of a hundred megabytes.
+from functools import partial  # noqa: E402
+
 from pilotlight.runtime.model_manager import ModelManager  # noqa: E402
 
 MODEL_MANAGER = ModelManager.from_settings(SETTINGS, STORE, generates_text=True)
@@ -31,6 +33,7 @@ from functions.generate.embeddings_endpoints import EmbeddingsEndpoints  # noqa:
 from functions.generate.messages_endpoints import MessagesEndpoints  # noqa: E402
 from functions.generate.openai_endpoints import OpenAIEndpoints  # noqa: E402
 from functions.generate.responses_endpoints import ResponsesEndpoints  # noqa: E402
+from functions.generate.snapstart import SnapStartHooks  # noqa: E402
 from functions.generate.triton_endpoints import TritonEndpoints  # noqa: E402
 from pilotlight.api.call_cost import CostMeter  # noqa: E402
 from pilotlight.api.generation_errors import choose_error_formatter  # noqa: E402
@@ -72,8 +75,12 @@ def build_router(settings: Settings, model_manager: ModelManager) -> Router:
 
 def build_generate_handler(settings: Settings) -> Router:
     """Build a handler for these settings that preloads nothing."""
-    return build_router(settings, ModelManager.from_settings(settings, open_store(settings.store), generates_text=True))
+    model_manager = ModelManager.from_settings(settings, open_store(settings.store), generates_text=True)
+    return build_router(settings, model_manager)
 
 
 handle = build_router(SETTINGS, MODEL_MANAGER)
+SnapStartHooks(handle, MODEL_MANAGER, PRELOADED_REFERENCES, partial(open_store, SETTINGS.store)).install(
+    SETTINGS.initialization
+)
 cold_start.finish_imports()

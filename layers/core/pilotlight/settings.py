@@ -22,6 +22,7 @@ VARIABLES = {
     "sign_with": "PILOTLIGHT_SIGN_WITH",
     "promotion": "PILOTLIGHT_PROMOTION",
     "approval": "PILOTLIGHT_APPROVAL",
+    "generate_memory_mb": "PILOTLIGHT_GENERATE_MEMORY",
     "promoter": "PILOTLIGHT_PROMOTER",
     "call_seconds": "PILOTLIGHT_CALL_SECONDS",
     "reply_queues": "PILOTLIGHT_REPLY_QUEUES",
@@ -59,6 +60,7 @@ class Settings(Struct, frozen=True):
     sign_with: str = ""  # KMS key that signs what passes the gate; empty if versions are not signed
     promotion: str = "off"  # what happens to a version that passes: off, champion, or a canary such as canary:10:1h
     approval: Literal["off", "required"] = "off"  # whether a person must approve a version before it may serve
+    generate_memory_mb: Annotated[int, Meta(ge=0, le=10240)] = 0  # of functions that generate text; 0: as `memory_mb`
     promoter: str = ""  # name of the function that executes promotion requests of the registry's routes
     call_seconds: Annotated[float, Meta(ge=-1, le=10)] = 0.1  # s of calls that may share a log line; -1: no lines
     reply_queues: str = ""  # ARNs of the queues that messages may name for their answers, separated by commas

@@ -4,7 +4,6 @@ An endpoint opens the model of a request, builds its prompt with that model's te
 `OpenedLanguageModel.generate`, which records by itself how the generation went: when it ends, fails or is closed.
 """
 
-import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
 
@@ -18,6 +17,7 @@ from pilotlight.runtime.generation_trials import GenerationSide, GenerationTrial
 from pilotlight.runtime.measured_generation import GenerationOutcome, MeasuredGeneration
 from pilotlight.runtime.model_cache import LoadedModel, VersionKey
 from pilotlight.runtime.model_manager import ModelManager
+from pilotlight.runtime.traffic import draw_slot
 from pilotlight.runtime.trial_callers import TrialCaller
 
 if TYPE_CHECKING:
@@ -39,13 +39,13 @@ class GenerationService:
         self,
         model_manager: ModelManager,
         statistics: ModelStatistics,
-        clock: Callable[[], float] = time.perf_counter,
+        draw: Callable[[], int] = draw_slot,
     ) -> None:
-        """Create a service; `clock` counts seconds."""
+        """Create a service; `draw` draws the slots of requests among an alias's versions."""
         self.model_manager = model_manager
         self.statistics = statistics
-        self._clock = clock
-        self._trials = GenerationTrials(model_manager)
+        self._trials = GenerationTrials(model_manager, draw)
+        self._latest: LoadedModel | None = None  # of the language models, the one whose keys and values are kept
 
     def open_language_model(
         self, reference: ModelReference, context: RequestContext, caller: TrialCaller = NOBODY
@@ -58,6 +58,7 @@ class GenerationService:
         waits = self.model_manager.wait_count
         side = self._trials.choose_side(reference, caller, context.deadline)
         check_generates_text(side.model.manifest)
+        self._release_idle_cache(side.model)
         context.model, context.version = side.model.key
         context.cold = self.model_manager.wait_count != waits
         context.mark_stage("load")
@@ -87,8 +88,19 @@ class GenerationService:
             opened.side.has_fallback = False
             return answered
         own = OpenedLanguageModel(self, self._trials.open_own_side(opened.side, context.deadline))
+        self._release_idle_cache(own.model)
         context.model, context.version = own.model.key
         return answer(own)
+
+    def _release_idle_cache(self, model: LoadedModel) -> None:
+        """Give back the keys and values of the model before, if another one answers now.
+
+        They share one budget: a conversation goes on with the same model, and an environment that changes between
+        models must not keep those of all. Those of the model in use stay for the next turn, within that budget.
+        """
+        latest, self._latest = self._latest, model
+        if latest is not None and latest.key != model.key and latest.language_model is not None:
+            latest.language_model.release_cache()
 
     def record(self, side: GenerationSide, outcome: GenerationOutcome) -> None:
         """Record how a generation went: in the version's statistics, and in the alias's trial."""

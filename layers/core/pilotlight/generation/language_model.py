@@ -129,6 +129,11 @@ class LanguageModel:
         finally:
             self._lock.release()
 
+    @property
+    def cached_bytes(self) -> int:
+        """The memory of the keys and values that are kept from earlier requests, in bytes."""
+        return self._prefix_cache.byte_count
+
     def release_cache(self) -> None:
         """Give back the memory of all keys and values, unless a generation uses it: for a model that is idle."""
         if self._lock.acquire(blocking=False):
