@@ -1,9 +1,10 @@
 """A language model without a graph: it says what a test wants, and keeps what it was asked."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from pilotlight.contracts.decoder import DecoderSpec
+from pilotlight.generation.chat_template import ChatTemplate
 from pilotlight.generation.request import (
     ChoiceEnd,
     FinishReason,
@@ -23,7 +24,7 @@ class ByteTokenizer:
 
     vocabulary_size = 257
 
-    def encode(self, text: str) -> list[int]:
+    def encode(self, text: str, *, parse_special: bool = False, add_special: bool = False) -> list[int]:
         return list(text.encode())
 
     def decode(self, tokens: Sequence[int]) -> str:
@@ -33,16 +34,28 @@ class ByteTokenizer:
         return bytes([token]) if token < BEGIN_TOKEN else b"<begin>"
 
 
-class PlainTemplate:
-    """A chat template that writes each role and content; what it was given stays in `calls`."""
+class PlainTemplate(ChatTemplate):
+    """A chat template that writes each role and content, and calls; what it was given stays in `calls`.
+
+    As many templates, it knows no developer, and takes the system's text at the beginning alone.
+    """
+
+    TEXT = (
+        "{% for message in messages %}"
+        "{% if message.role == 'developer' or (message.role == 'system' and not loop.first) %}"
+        "{{ raise_exception('no ' ~ message.role ~ ' here') }}{% endif %}<{{ message.role }}>{{ message.content }}"
+        "{% for call in message.tool_calls or [] %}{{ call.function.name }}{{ call.function.arguments | tojson }}"
+        "{% endfor %}{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}"
+    )
 
     def __init__(self) -> None:
-        self.calls: list[tuple[list[dict[str, Any]], Any, dict[str, Any]]] = []
+        super().__init__(self.TEXT)
+        self.calls: list[tuple[list[Mapping[str, Any]], Any, dict[str, Any]]] = []
 
-    def render(self, messages: list[dict[str, Any]], tools: Any = None, **options: Any) -> str:  # noqa: ANN401 - as is
-        self.calls.append((messages, tools, options))
-        text = "".join(f"<{message['role']}>{message['content']}" for message in messages)
-        return text + ("<assistant>" if options.get("add_generation_prompt", True) else "")
+    def render(self, messages: Sequence[Mapping[str, Any]], /, **options: Any) -> str:  # noqa: ANN401 - as there
+        tools = options.pop("tools", None)
+        self.calls.append((list(messages), tools, options))
+        return super().render(messages, tools=tools, **options)
 
 
 class FakeGeneration:
@@ -73,7 +86,7 @@ class FakeGeneration:
                 tokens += 1
                 self._completion_tokens += 1
                 yield TextDelta(choice, text, (ord(text[0]),), self._score(text))
-            yield ChoiceEnd(choice, reason, None, tokens)
+            yield ChoiceEnd(choice, reason, self._model.stop if reason == FinishReason.STOP else None, tokens)
 
     def _score(self, text: str) -> tuple[ScoredToken, ...]:
         if self._request.top_logprobs is None:
@@ -94,8 +107,10 @@ class FakeLanguageModel:
         context_length: int = 1000,
         fail_after: int | None = None,
         cached_tokens: int = 0,
+        stop: str | None = None,
     ) -> None:
         self.script = script
+        self.stop = stop  # the stop string that ends an answer
         self.fail_after = fail_after
         self.cached_tokens = cached_tokens
         self.tokenizer = ByteTokenizer()
@@ -122,7 +137,12 @@ class FakeLanguageModel:
         return [-1.0] * (len(tokens) - 1)
 
     @property
-    def rendered_messages(self) -> list[dict[str, Any]]:
+    def rendered_messages(self) -> list[Mapping[str, Any]]:
         """The messages of the last prompt, as the template was given them."""
         assert self.chat_template is not None
         return self.chat_template.calls[-1][0]
+
+    @property
+    def prompt(self) -> str:
+        """The text of the last prompt."""
+        return self.tokenizer.decode(self.requests[-1].prompt)

@@ -2,6 +2,8 @@
 
 from functools import partial
 
+from functions.generate.openai_endpoints import with_codes
+from functions.generate.opened_model import parse_model
 from pilotlight.api import embeddings
 from pilotlight.api.embeddings import TextVectors, TextVectorsRequest
 from pilotlight.api.http import Request, Response
@@ -23,7 +25,10 @@ class EmbeddingsEndpoints:
 
     def routes(self) -> Routes:
         """Return the table of routes."""
-        return {"/v1/embeddings": {"POST": self.create_embeddings}, "/v1/rerank": {"POST": self.rank_documents}}
+        return {
+            "/v1/embeddings": {"POST": with_codes(self.create_embeddings)},
+            "/v1/rerank": {"POST": with_codes(self.rank_documents)},
+        }
 
     def create_embeddings(self, request: Request) -> Response:
         """Create the vectors of texts."""
@@ -43,7 +48,7 @@ class EmbeddingsEndpoints:
 
     def _compute_vectors(self, request: Request, model: str, vectors_request: TextVectorsRequest) -> TextVectors:
         """Compute vectors with the version that the alias's split selects."""
-        reference = ModelReference.parse(model)
+        reference = parse_model(model)
         return self._routed_inference.infer(reference, vectors_request, request.trace, partial(build_caller, request))
 
     def _count_tokens(self, request: Request, found: TextVectors, texts: list[str]) -> int:

@@ -29,6 +29,8 @@ for reference in PRELOADED_REFERENCES[:1]:  # more would take CPU from the first
     MODEL_MANAGER.load_in_background(reference)
 
 # onnxruntime opens the fetched model while the interpreter imports what the first request needs.
+from functions.generate.embeddings_endpoints import EmbeddingsEndpoints  # noqa: E402
+from functions.generate.messages_endpoints import MessagesEndpoints  # noqa: E402
 from functions.generate.openai_endpoints import OpenAIEndpoints  # noqa: E402
 from functions.generate.responses_endpoints import ResponsesEndpoints  # noqa: E402
 from functions.generate.snapstart import SnapStartHooks  # noqa: E402
@@ -38,19 +40,33 @@ from pilotlight.api.model_statistics import ModelStatistics  # noqa: E402
 from pilotlight.api.request_context import STREAM_TIMEOUT_S  # noqa: E402
 from pilotlight.api.router import Router  # noqa: E402
 from pilotlight.api.usage_log import create_usage_log  # noqa: E402
+from pilotlight.inference import InferenceService, create_environment_memory, create_recorder  # noqa: E402
 from pilotlight.observability import correlation  # noqa: E402
+from pilotlight.runtime.inference_deadline import DeadlineRunner  # noqa: E402
 from pilotlight.text_generation import GenerationService  # noqa: E402
 
 
 def build_router(settings: Settings, model_manager: ModelManager) -> Router:
     """Build the router of the language models, with the cost of each call and, if enabled, a usage log."""
     correlation.install_log_record_factory()
-    service = GenerationService(model_manager, ModelStatistics())
+    statistics = ModelStatistics()
+    service = GenerationService(model_manager, statistics)
+    recorder = create_recorder(settings, model_manager)
+    inference = InferenceService(
+        model_manager, statistics, DeadlineRunner(), recorder, create_environment_memory(settings)
+    )
+    endpoints = (
+        OpenAIEndpoints(service),
+        ResponsesEndpoints(service),
+        MessagesEndpoints(service),
+        EmbeddingsEndpoints(inference),
+    )
     return Router(
-        {**OpenAIEndpoints(service).routes(), **ResponsesEndpoints(service).routes()},
+        {path: verbs for each in endpoints for path, verbs in each.routes().items()},
         CostMeter(settings.memory_mb),
         usage_log=create_usage_log(settings.call_seconds),
         choose_error_formatter=choose_error_formatter,
+        on_response=recorder.notify if recorder else None,
         gateway_timeout_s=STREAM_TIMEOUT_S,
     )
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
+from functions.generate.openai_endpoints import with_codes
 from functions.generate.opened_model import answer_with_model
 from pilotlight.api.chat_generation import ChatGeneration, Conversation, prepare_chat
 from pilotlight.api.http import Request, Response, StreamedResponse
@@ -27,7 +28,7 @@ class ResponsesEndpoints:
 
     def routes(self) -> Routes:
         """Return the table of routes."""
-        return {"/v1/responses": {"POST": self.create_response}}
+        return {"/v1/responses": {"POST": with_codes(self.create_response)}}
 
     def create_response(self, request: Request) -> Response | StreamedResponse:
         """Create a response, whole or as events."""

@@ -21,7 +21,7 @@ FAMILIES = {
 }  # fmt: skip
 GEMMAS = ("gemma", "gemma2", "gemma3")
 SANDWICHED = ("gemma2", "gemma3")
-WINDOW_PERIODS = {"gemma2": 2, "gemma3": 6}  # every so many layers, the last one sees everything
+WINDOW_PERIODS = {"gemma2": 2, "gemma3": 6}  # of so many layers, the last one sees everything
 SCALED_BY_WIDTH = {"gemma2": 46, "gemma3": 62}  # layers of the models whose scores are scaled by width / heads
 GEMMA2_WINDOW, GEMMA3_WINDOWED_BASE = 4096, 10000.0
 ROTARY_FACTORS = "rope_freqs.weight"  # Llama 3's, as llama.cpp has computed them
@@ -112,6 +112,8 @@ def read_attention(values: ArchitectureValues, header: GgufHeader) -> dict[str, 
     if architecture == "gemma2":
         softcaps["attention_softcap"] = values.read_number("attn_logit_softcapping", 50.0)
         softcaps["logits_softcap"] = values.read_number("final_logit_softcapping", 30.0)
+    if architecture == "gemma3":
+        softcaps["logits_softcap"] = values.read_number("final_logit_softcapping", 0.0)
     by_width = layers == SCALED_BY_WIDTH.get(architecture)
     scale = (values.read_size("embedding_length") / values.read_size("attention.head_count")) ** -0.5 if by_width else 0
     return {
@@ -128,10 +130,18 @@ def read_windows(values: ArchitectureValues, layers: int) -> dict[str, Any]:
     window = int(values.read_number("attention.sliding_window", default))
     if not 0 < window < values.read_size("context_length"):
         return {}
-    period = WINDOW_PERIODS.get(values.architecture, 1)
-    period = int(values.read_number("attention.sliding_window_pattern", period))
-    windowed = tuple(period == 1 or layer % period < period - 1 for layer in range(layers))
-    return {"sliding_window": window, "windowed_layers": windowed}
+    return {"sliding_window": window, "windowed_layers": list_windowed_layers(values, layers)}
+
+
+def list_windowed_layers(values: ArchitectureValues, layers: int) -> tuple[bool, ...]:
+    """List for each layer whether it has a window: by a list, or all but the last of so many; 0 for all."""
+    pattern = values.metadata.get(f"{values.architecture}.attention.sliding_window_pattern")
+    if isinstance(pattern, list):
+        if len(pattern) != layers:
+            raise InvalidInputError(f"{values.file} has {layers} layers, but the windows of {len(pattern)}.")
+        return tuple(bool(windowed) for windowed in pattern)
+    period = int(values.read_number("attention.sliding_window_pattern", WINDOW_PERIODS.get(values.architecture, 0)))
+    return tuple(period < 1 or layer % period < period - 1 for layer in range(layers))
 
 
 def read_rotation(values: ArchitectureValues, factors: tuple[float, ...]) -> dict[str, Any]:

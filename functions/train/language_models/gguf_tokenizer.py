@@ -12,8 +12,9 @@ from functions.train.language_models.gguf_header import GgufHeader
 from functions.train.language_models.pre_tokenizers import build_pre_tokenizer, has_begin_token, keeps_whole_words
 from pilotlight.errors import InvalidInputError, UnsupportedError
 
-CONTROL, USER_DEFINED = 3, 4  # kinds of tokens: both are found in a text as they are
+NORMAL, CONTROL, USER_DEFINED = 1, 3, 4  # kinds of tokens: the last two are found in a text as they are
 SPACE_LETTER = "\u2581"  # which SentencePiece writes for a space
+MODEL_KEY = "tokenizer.ggml.model"
 SPECIAL_NAMES = {
     "bos_token": "bos_token_id", "eos_token": "eos_token_id", "unk_token": "unknown_token_id",
     "pad_token": "padding_token_id", "sep_token": "seperator_token_id", "cls_token": "cls_token_id",
@@ -22,15 +23,14 @@ END_KEYS = ("eos_token_id", "eot_token_id", "eom_token_id")
 # Control tokens that end an answer whatever the metadata say, since many files name only one of two: llama.cpp's list.
 END_TEXTS = frozenset({
     "<|eot_id|>", "<|im_end|>", "<|end|>", "<end_of_turn>", "<|endoftext|>", "<|eom_id|>", "<EOT>", "_<EOT>",
-    "<|end_of_text|>", "<end_of_utterance>",
+    "<|end_of_text|>", "<end_of_utterance>", "<\uff5cend\u2581of\u2581sentence\uff5c>",
 })  # fmt: skip
-RIGHT_STRIPPED = "phi3"  # whose special tokens, but for a few, take the spaces that follow them
 NOT_STRIPPED = frozenset({"<unk>", "<s>", "<|endoftext|>"})
 
 
 def build_tokenizer_json(header: GgufHeader) -> bytes:
     """Build `tokenizer.json`; `UnsupportedError` for a kind of tokenizer that is not known."""
-    kind = header.metadata.get("tokenizer.ggml.model")
+    kind = header.metadata.get(MODEL_KEY)
     tokens = read_tokens(header)
     if kind == "gpt2":
         parts = build_byte_level_parts(header, tokens)
@@ -61,19 +61,25 @@ def read_tokens(header: GgufHeader) -> list[str]:
     return tokens
 
 
-def read_token_kinds(header: GgufHeader, count: int) -> list[int]:
-    """Read the kinds of the tokens: 1 normal, 2 unknown, 3 control, 4 user defined, 5 unused, 6 a byte."""
-    kinds = header.metadata.get("tokenizer.ggml.token_type", [1] * count)
-    if not isinstance(kinds, list) or len(kinds) != count:
-        raise InvalidInputError(f"{header.file} has {count} tokens, but not as many kinds of tokens; it is damaged.")
-    return kinds
+def read_token_kinds(header: GgufHeader, tokens: list[str]) -> list[int]:
+    """Read the kinds of the tokens: 1 normal, 2 unknown, 3 control, 4 user defined, 5 unused, 6 a byte.
+
+    Old converters took those that end an answer for normal ones.
+    """
+    kinds = header.metadata.get("tokenizer.ggml.token_type", [NORMAL] * len(tokens))
+    if not isinstance(kinds, list) or len(kinds) != len(tokens):
+        raise InvalidInputError(
+            f"{header.file} has {len(tokens)} tokens, but not as many kinds of tokens; it is damaged."
+        )
+    return [CONTROL if token in END_TEXTS else kind for token, kind in zip(tokens, kinds, strict=True)]
 
 
 def list_added_tokens(header: GgufHeader, tokens: list[str]) -> list[dict[str, Any]]:
     """List the tokens that are found in a text before it is split; only control tokens are left out of answers."""
-    stripped = header.metadata.get("general.architecture") == RIGHT_STRIPPED
+    # Phi-3's special tokens, but for a few, take the spaces that follow them, which no file says.
+    stripped = (header.metadata.get("general.architecture"), header.metadata.get(MODEL_KEY)) == ("phi3", "llama")
     added, seen = [], set()
-    for token_id, kind in enumerate(read_token_kinds(header, len(tokens))):
+    for token_id, kind in enumerate(read_token_kinds(header, tokens)):
         text = tokens[token_id]
         if kind not in {CONTROL, USER_DEFINED} or text in seen or not text:
             continue
@@ -176,8 +182,7 @@ def find_end_tokens(header: GgufHeader) -> tuple[int, ...]:
     tokens = read_tokens(header)
     named = [header.metadata.get(f"tokenizer.ggml.{key}") for key in END_KEYS]
     ends = [each for each in named if isinstance(each, int) and 0 <= each < len(tokens)]
-    kinds = read_token_kinds(header, len(tokens))
-    ends += [each for each, text in enumerate(tokens) if text in END_TEXTS and kinds[each] == CONTROL]
+    ends += [each for each, text in enumerate(tokens) if text in END_TEXTS]
     if not ends:
         raise InvalidInputError(f"{header.file} names no token that ends an answer (tokenizer.ggml.eos_token_id).")
     return tuple(dict.fromkeys(ends))
@@ -185,7 +190,7 @@ def find_end_tokens(header: GgufHeader) -> tuple[int, ...]:
 
 def find_begin_token(header: GgufHeader) -> int | None:
     """Find the token that every text begins with; None where the tokenizer adds none."""
-    sentence_piece = header.metadata.get("tokenizer.ggml.model") == "llama"
+    sentence_piece = header.metadata.get(MODEL_KEY) == "llama"
     usual = sentence_piece or has_begin_token(str(header.metadata.get("tokenizer.ggml.pre", "default")))
     begin = header.metadata.get("tokenizer.ggml.bos_token_id")
     return begin if header.metadata.get("tokenizer.ggml.add_bos_token", usual) and isinstance(begin, int) else None

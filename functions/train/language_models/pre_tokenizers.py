@@ -21,18 +21,19 @@ AFTER_CASED_WORDS = r"| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 GPT4O = rf"{FIRST_SMALL}{SUFFIXES}?|{FIRST_CAPITAL}{SUFFIXES}?|\p{{N}}{{1,3}}" + AFTER_CASED_WORDS
 TEKKEN = rf"{FIRST_SMALL}|{FIRST_CAPITAL}|\p{{N}}" + AFTER_CASED_WORDS
 
+LLAMA3_NAMES = ("llama-bpe", "llama3", "llama-v3", "falcon3", "falcon-h1", "pixtral", "midm-2.0", "lfm2")
 # One expression after the other splits what those before it have left whole.
 EXPRESSIONS: dict[str, tuple[str, ...]] = {
     "default": (r"[\p{P}\$\+<=>\^~\|]+", GPT2, r"\p{N}+", "[0-9][0-9][0-9]"),
-    **dict.fromkeys(("gpt-2", "phi-2", "olmo", "mpt", "jais", "trillion", "granite-docling"), (GPT2,)),
+    **dict.fromkeys(("gpt-2", "phi-2", "olmo", "mpt", "jais", "exaone4", "trillion"), (GPT2,)),
     **dict.fromkeys(("smollm", "starcoder", "refact", "command-r", "codeshell", "exaone"), (r"\p{N}", GPT2)),
-    **dict.fromkeys(("llama-bpe", "llama3", "llama-v3", "smaug-bpe", "dbrx", "falcon3", "pixtral-llama3"), (LLAMA3,)),
+    **dict.fromkeys((*LLAMA3_NAMES, "dbrx", "smaug-bpe"), (LLAMA3,)),
     **dict.fromkeys(("qwen2", "deepseek-r1-qwen", "stablelm2", "megrez", "hunyuan"), (QWEN2,)),
     **dict.fromkeys(("gpt-4o", "llama4"), (GPT4O,)),
     "tekken": (TEKKEN,),
 }
-WHOLE_WORDS = frozenset({"llama-bpe", "llama3", "llama-v3", "falcon3", "tekken", "gpt-4o", "llama4"})
-WITH_BEGIN_TOKEN = frozenset({"llama-bpe", "llama3", "llama-v3", "falcon3", "tekken"})
+WHOLE_WORDS = frozenset({*LLAMA3_NAMES, "tekken"})
+WITH_BEGIN_TOKEN = WHOLE_WORDS
 
 
 def build_pre_tokenizer(name: str, origin: str) -> dict[str, Any]:

@@ -152,8 +152,9 @@ def test_what_has_no_vector_is_refused_with_a_sentence(
 
 
 def test_an_unknown_model_is_not_found(client: openai.OpenAI) -> None:
-    with pytest.raises(openai.NotFoundError, match="absent"):
+    with pytest.raises(openai.NotFoundError, match="absent") as refused:
         client.embeddings.create(model="absent", input="Hi")
+    assert refused.value.code == "model_not_found"
 
 
 def rerank(transport: httpx2.MockTransport, **fields: Any) -> httpx2.Response:  # noqa: ANN401 - of the body

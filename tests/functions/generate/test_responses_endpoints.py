@@ -158,7 +158,8 @@ def test_earlier_calls_and_their_answers_reach_the_template_as_chats_have_them()
     connect(model).responses.create(model="chat", input=EARLIER_CALL, tools=[WEATHER])  # type: ignore[arg-type,list-item]
     user, assistant, first, second = model.rendered_messages
     assert user["content"] == "Weather in Bern?"
-    assert [call["function"]["arguments"] for call in assistant["tool_calls"]] == [{"city": "Bern"}, {"city": "Basel"}]
+    assert [call["id"] for call in assistant["tool_calls"]] == ["c1", "c2"]
+    assert 'get_weather{"city": "Bern"}get_weather{"city": "Basel"}<tool>rain<tool>sun' in model.prompt
     assert (first["role"], first["name"], first["content"]) == ("tool", "get_weather", "rain")
     assert (second["tool_call_id"], second["content"]) == ("c2", "sun")
 
@@ -167,7 +168,7 @@ def test_developer_and_system_texts_are_one_first_message() -> None:
     model = FakeLanguageModel(["ok"])
     items = [{"role": "user", "content": "Hi"}, {"role": "developer", "content": [{"type": "input_text", "text": "B"}]}]
     connect(model).responses.create(model="chat", instructions="A", input=items)  # type: ignore[arg-type]
-    assert model.rendered_messages[0] == {"role": "system", "content": "A\n\nB"}
+    assert model.prompt == "<system>A\n\nB<user>Hi<assistant>"
 
 
 def test_logprobs_have_the_tokens_bytes() -> None:
@@ -229,6 +230,16 @@ def test_leaving_a_stream_stops_the_engine() -> None:
 def test_what_is_not_served_is_refused_with_a_sentence(fields: dict[str, Any], words: str) -> None:
     with pytest.raises(openai.BadRequestError, match=words):
         connect(FakeLanguageModel(["ok"])).responses.create(**{"model": "chat", "input": "Hi", **fields})
+
+
+def test_errors_name_the_field_and_what_is_wrong() -> None:
+    client = connect(FakeLanguageModel(["ok"]))
+    with pytest.raises(openai.BadRequestError) as refused:
+        client.responses.create(model="chat", input="Hi", previous_response_id="resp_1")
+    assert (refused.value.param, refused.value.code) == ("previous_response_id", "unsupported_parameter")
+    with pytest.raises(openai.BadRequestError) as refused:
+        client.responses.create(model="chat", input="x" * 2000)
+    assert refused.value.code == "context_length_exceeded"
 
 
 def test_null_and_unknown_fields_are_as_if_they_were_absent() -> None:

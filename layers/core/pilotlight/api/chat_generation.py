@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from msgspec import Struct
 
-from pilotlight.api import chat_messages
 from pilotlight.api.request_context import RequestContext
-from pilotlight.errors import FieldError, InvalidInputError, UnsupportedError
+from pilotlight.errors import ContextLengthError, InvalidInputError
 from pilotlight.generation.request import (
     ChoiceEnd,
     ConstraintFactory,
@@ -62,6 +61,7 @@ class JsonFormat(Struct, frozen=True, tag="json"):
     """The answer is a JSON document; without a schema, an object of any form."""
 
     schema: dict[str, Any] | bool | None = None
+    strict: bool = True  # whether a schema is refused that cannot be held to exactly
 
 
 class RegexFormat(Struct, frozen=True, tag="regex"):
@@ -156,10 +156,10 @@ class OutputPlan(Struct, frozen=True):
 
     constraint: ConstraintFactory | None = None
     create_reader: Callable[[int], OutputReader] | None = None  # for a choice's number; None: all text is content
-
-
-class ContextLengthError(FieldError):
-    """The prompt leaves no room for an answer in the model's context."""
+    prepare_messages: Callable[[Sequence[Mapping[str, Any]]], Sequence[Mapping[str, Any]]] | None = (
+        None  # for the template
+    )
+    template_tools: list[dict[str, Any]] | None = None  # None where the messages tell of the tools, or there are none
 
 
 class ChatGeneration:
@@ -254,8 +254,9 @@ def prepare_chat(
     `generate` runs the request instead of the model's own method, which measures nothing. Raises `InvalidInputError`
     with the template's own sentence, and `ContextLengthError` with both numbers.
     """
+    check_has_template(model)
     plan = plan_output(model, conversation)
-    prompt = encode_prompt(model, render_prompt(model, conversation))
+    prompt = encode_prompt(model, render_prompt(model, conversation, plan))
     request = build_generation_request(model, conversation, prompt, plan, context.deadline)
     generation = ChatGeneration((generate or model.generate)(request, never_cancelled), plan, prompt)
     generation.begin()
@@ -269,29 +270,39 @@ def never_cancelled() -> bool:
 
 def plan_output(model: "LanguageModel", conversation: Conversation) -> OutputPlan:
     """Plan the form of the answer: free text, a format, or tool calls."""
-    if conversation.output_format is not None or (conversation.tools and conversation.tool_choice != "none"):
-        raise UnsupportedError("Tools and output formats are not served yet; leave out `tools` and the format.")
-    return OutputPlan()
+    if conversation.output_format is None and not conversation.tools:
+        return OutputPlan()
+    from pilotlight.api.output_plans import build_plan  # loads the compiler of constraints, which few chats need
+
+    return build_plan(model, conversation)
 
 
-def render_prompt(model: "LanguageModel", conversation: Conversation) -> str:
-    """Render the conversation with the model's chat template."""
+def check_has_template(model: "LanguageModel") -> None:
+    """Raise `InvalidInputError` if the model takes no conversations."""
     if model.chat_template is None:
         raise InvalidInputError(
             f"The model {model.name!r} has no chat template, so it continues texts only; use /v1/completions."
         )
+
+
+def render_prompt(model: "LanguageModel", conversation: Conversation, plan: OutputPlan | None = None) -> str:
+    """Render the conversation with the model's chat template, as its plan wants it."""
+    check_has_template(model)
+    assert model.chat_template is not None  # noqa: S101 - for the type checker
+    plan = plan_output(model, conversation) if plan is None else plan
+    messages = conversation.messages
     return model.chat_template.render(
-        chat_messages.prepare_messages(conversation.messages),
-        [tool.to_template() for tool in conversation.tools] or None,
+        messages if plan.prepare_messages is None else plan.prepare_messages(messages),
+        tools=plan.template_tools,
         add_generation_prompt=conversation.add_generation_prompt and not conversation.continue_final_message,
         continue_final_message=conversation.continue_final_message,
-        **conversation.template_options,
+        chat_template_kwargs=conversation.template_options,
     )
 
 
 def encode_prompt(model: "LanguageModel", text: str) -> tuple[int, ...]:
-    """Encode a rendered prompt, which begins with the model's begin token once."""
-    tokens, begin = tuple(model.tokenizer.encode(text)), model.spec.begin_token
+    """Encode a prompt, whose written special tokens are those tokens; it begins with the model's begin token once."""
+    tokens, begin = tuple(model.tokenizer.encode(text, parse_special=True)), model.spec.begin_token
     if begin is None:
         return tokens
     while tokens[:1] == (begin,):  # of the template, and of the tokenizer
@@ -308,11 +319,7 @@ def compute_max_tokens(model: "LanguageModel", prompt_tokens: int, asked: int | 
     """Compute how many tokens an answer may have: what was asked for, at most what is left of the context."""
     left = model.spec.context_length - prompt_tokens
     if left < 1:
-        raise ContextLengthError(
-            f"The prompt has {prompt_tokens:,} tokens, and the context of {model.name!r} holds "
-            f"{model.spec.context_length:,} of prompt and answer together; shorten the messages.",
-            code="context_length_exceeded",
-        )
+        raise ContextLengthError(prompt_tokens, model.spec.context_length)
     return left if asked is None else min(asked, left)
 
 

@@ -141,7 +141,7 @@ def read_documents(body: RerankBody) -> list[str]:
 def compute_relevance(vectors: Array) -> Array:
     """Compute the relevance of each document to the query, which is the first vector: (1 + cosine) / 2, from 0 to 1."""
     unit = normalise(vectors.astype(np.float64))
-    return np.clip((1 + unit[1:] @ unit[0]) / 2, 0.0, 1.0)
+    return np.asarray(np.clip((1 + unit[1:] @ unit[0]) / 2, 0.0, 1.0))
 
 
 def build_rerank_result(body: RerankBody, relevance: Array, tokens: int) -> RerankResult:

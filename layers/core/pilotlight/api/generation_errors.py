@@ -3,6 +3,8 @@
 OpenAI's read `error.message`, Anthropic's the same beside `type: error`, Triton's an `error` that is a text.
 """
 
+from typing import Any
+
 from pilotlight.api.http import Response
 from pilotlight.api.openai_errors import to_openai_error
 from pilotlight.api.router import ErrorFormatter, build_error_response
@@ -25,5 +27,10 @@ def choose_error_formatter(resource: str) -> ErrorFormatter:
 
 def to_anthropic_error(status: int, message: str, **headers: str) -> Response:
     """Build an error in Anthropic's form."""
+    return Response.json(describe_anthropic_error(status, message), status, **headers)
+
+
+def describe_anthropic_error(status: int, message: str) -> dict[str, Any]:
+    """Describe an error in Anthropic's form, for an answer of that status or for an event of a stream."""
     kind = ANTHROPIC_TYPES.get(status, "api_error" if status >= SERVER_ERROR else "invalid_request_error")
-    return Response.json({"type": "error", "error": {"type": kind, "message": message}}, status, **headers)
+    return {"type": "error", "error": {"type": kind, "message": message}}

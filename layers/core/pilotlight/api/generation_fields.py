@@ -102,7 +102,7 @@ def list_response_format(asked: ResponseFormat | None) -> list[tuple[str, Output
             "response_format has the type json_schema, but no json_schema.schema; send one, or use json_object.",
             param="response_format.json_schema",
         )
-    return [("response_format", JsonFormat(asked.json_schema.schema))]
+    return [("response_format", JsonFormat(asked.json_schema.schema, bool(asked.json_schema.strict)))]
 
 
 def build_guided_outputs(fields: GenerationFields) -> StructuredOutputs:

@@ -3,6 +3,7 @@
 from pilotlight.api.http import Response
 from pilotlight.api.schemas.openai import ErrorDetails, OpenAIErrorBody
 from pilotlight.errors import (
+    ContextLengthError,
     FieldError,
     LimitExceededError,
     LoadingError,
@@ -13,8 +14,9 @@ from pilotlight.errors import (
 
 ERROR_TYPES = {400: "invalid_request_error", 404: "invalid_request_error", 409: "conflict_error"}
 SERVER_ERROR = 500  # from this status on the caller is not at fault
-UNSUPPORTED, CONTEXT_EXCEEDED = "unsupported_parameter", "context_length_exceeded"
+UNSUPPORTED = "unsupported_parameter"
 CODES: dict[type[PilotlightError], str] = {
+    ContextLengthError: "context_length_exceeded",
     NotFoundError: "model_not_found",
     LoadingError: "model_loading",
     LimitExceededError: "rate_limit_exceeded",

@@ -90,7 +90,9 @@ class Router:
         if isinstance(answer, StreamedResponse):
             return self._start_stream(event, trace, answer)
         response = self.replace_unsendable(event, answer).to_event()
-        cost = self._record_cost(event, trace, answer.status, "encode")
+        if trace.marks:
+            trace.mark_stage("encode")
+        cost = self._record_cost(event, trace, response["statusCode"])
         if cost is not None:
             response["headers"].update(cost.to_headers(trace))
         if self._on_response is not None:
@@ -104,8 +106,14 @@ class Router:
 
         def finish(failure: BaseException | None) -> None:
             if failure is not None:
-                log_failure(event, failure)
-            self._record_cost(event, trace, answer.status if failure is None else SERVER_ERROR, "generate")
+                LOG.error(
+                    "The handler failed on %s after it had begun to answer: %s\n%s",
+                    event.get("resource"),
+                    type(failure).__name__,
+                    format_traceback(failure),
+                )
+            trace.mark_stage("infer")
+            self._record_cost(event, trace, answer.status if failure is None else SERVER_ERROR)
             if self._on_response is not None:
                 self._on_response()
 
@@ -114,14 +122,10 @@ class Router:
             response["headers"].update(self._cost_meter.start_headers(trace))
         return response
 
-    def _record_cost(
-        self, event: Mapping[str, Any], trace: RequestContext, status: int, last_stage: str
-    ) -> CallCost | None:
+    def _record_cost(self, event: Mapping[str, Any], trace: RequestContext, status: int) -> CallCost | None:
         """Measure a call and log it; return its cost, or None without a cost meter."""
         if self._cost_meter is None:
             return None
-        if trace.marks:
-            trace.mark_stage(last_stage)
         cost = self._cost_meter.measure_call(trace)
         if self._usage_log is not None:
             self._usage_log.record_http_call(event, trace, cost, status)
@@ -143,7 +147,10 @@ class Router:
         except MemoryError:  # before the endpoint has taken the request, or behind it
             return format_error(413, "The request takes more memory than is free; send fewer items at once.")
         except Exception as exc:  # noqa: BLE001 - the last resort: a bug of ours must reach the log, not the caller
-            log_failure(event, exc)
+            # Without its text, which may quote the request.
+            LOG.error(  # noqa: TRY400 - without its text
+                "The handler failed on %s: %s\n%s", event.get("resource"), type(exc).__name__, format_traceback(exc)
+            )
             return format_error(SERVER_ERROR, "The server failed on this request; its log says why.")
 
     def replace_unsendable(self, event: Mapping[str, Any], response: Response) -> Response:
@@ -208,11 +215,6 @@ class ObservedChunks:
         on_end, self._on_end = self._on_end, None
         if on_end is not None:
             on_end(failure)
-
-
-def log_failure(event: Mapping[str, Any], exc: BaseException) -> None:
-    """Log an error that is a bug of ours, without its text, which may quote the request."""
-    LOG.error("The handler failed on %s: %s\n%s", event.get("resource"), type(exc).__name__, format_traceback(exc))
 
 
 def format_traceback(exc: BaseException) -> str:

@@ -55,9 +55,9 @@ class CausalModel:
     def release(self) -> None:
         """Give back the buffers, and forget the addresses of all caches."""
         self._binding: Any = None
-        self._bound_cache: int | None = None
+        self._bound_cache: tuple[int, int] | None = None
         self._bound_shape: tuple[int, int, int] | None = None
-        self._logits: FloatArray = np.zeros((0, 0, 0), np.float32)
+        self._scores: FloatArray = np.zeros(0, np.float32)
 
     def create_cache(self, rows: int = 1, capacity: int = CAPACITY_STEP) -> KeyValueCache:
         """Create an empty cache."""
@@ -117,17 +117,19 @@ class CausalModel:
         if shape != self._bound_shape:
             self._bind_buffers(*shape)
             self._bound_shape = shape
-        if cache.serial != self._bound_cache:
+        if (cache.serial, cache.rows) != self._bound_cache:
             self._bind_cache(cache)
-            self._bound_cache = cache.serial
+            self._bound_cache = cache.serial, cache.rows
 
     def _bind_buffers(self, rows: int, count: int, keep: int) -> None:
         self._tokens = np.zeros((rows, count), np.int64)
         self._ends = np.zeros(rows, np.int32)
         self._longest = np.zeros((), np.int32)
         self._keep = np.array([keep], np.int64)
-        if self._logits.shape[:2] != (rows, keep):
-            self._logits = np.zeros((rows, keep, self.spec.vocabulary_size), np.float32)
+        size = rows * keep * self.spec.vocabulary_size
+        if self._scores.size < size:
+            self._scores = np.zeros(size, np.float32)
+        self._logits = self._scores[:size].reshape(rows, keep, self.spec.vocabulary_size)
         arrays: dict[str, npt.NDArray[Any]] = {
             INPUT_IDS: self._tokens,
             SEQUENCE_LENGTHS: self._ends,
@@ -142,7 +144,8 @@ class CausalModel:
         layers = range(self.spec.layers)
         pasts = [name for layer in layers for name in name_cache_inputs(layer)]
         presents = [name for layer in layers for name in name_cache_outputs(layer)]
-        for past, present, array in zip(pasts, presents, cache.arrays, strict=True):
+        for past, present, whole in zip(pasts, presents, cache.arrays, strict=True):
+            array = whole[: cache.rows]
             self._binding.bind_input(past, "cpu", 0, np.float32, array.shape, array.ctypes.data)
             self._bind_output(present, array)
 

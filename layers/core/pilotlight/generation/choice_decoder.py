@@ -33,7 +33,7 @@ class ChoiceDecoder:
         self._request = request
         self._choice = choice
         self._tokenizer = tokenizer
-        self._limit = limit
+        self.limit = limit
         self._end_tokens = frozenset[int]() if request.ignore_end else frozenset(spec.end_tokens)
         self._last_tokens = self._end_tokens | frozenset(request.stop_tokens)
         self._sampler = Sampler(request.sampling, request.prompt, choice)
@@ -77,7 +77,7 @@ class ChoiceDecoder:
             yield from self.finish(FinishReason.STOP, self._stops.found)
         elif self._constraint is not None and self._constraint.is_complete:
             yield from self.finish(FinishReason.STOP)
-        elif len(self.tokens) >= self._limit:
+        elif len(self.tokens) >= self.limit:
             yield from self.finish(FinishReason.LENGTH)
 
     def _draw(self, logits: FloatArray) -> int:

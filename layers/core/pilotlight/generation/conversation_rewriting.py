@@ -24,6 +24,8 @@ def copy_messages(messages: Sequence[Mapping[str, Any]]) -> list[Message]:
     """Copy messages as plain dictionaries, without fields that are null, whose absence templates expect instead."""
     if not messages:
         raise InvalidInputError("There are no messages; send at least one.")
+    for message in messages:
+        _check(message)
     return [{key: _copy(value) for key, value in message.items() if value is not None} for message in messages]
 
 
@@ -124,6 +126,14 @@ REWRITINGS: tuple[Callable[[list[Message]], list[Message]], ...] = (
     merge_equal_roles,
     move_system_to_user,
 )
+
+
+def _check(message: Mapping[str, Any]) -> None:
+    """Check that a message has the form that everything here relies on."""
+    if not isinstance(role := message.get("role"), str):
+        raise InvalidInputError(f"A message has the role {role!r}; it is a text, such as user.")
+    if not isinstance(content := message.get("content"), str | list | None):
+        raise InvalidInputError(f"A message's content is {str(content)[:40]!r}; send a text, or a list of parts.")
 
 
 def _describe_turn(message: Message) -> str:

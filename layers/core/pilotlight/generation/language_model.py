@@ -1,15 +1,17 @@
 """A language model as the API uses it: a decoder with its tokenizer and chat template, which continues prompts."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
+from functools import cached_property
 from threading import Lock
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Generic, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from pilotlight.contracts.decoder import DecoderSpec
 from pilotlight.errors import ContextLengthError, InvalidInputError, LimitExceededError
+from pilotlight.generation.batch_decoding import BatchDecoding, IndexedEvent
 from pilotlight.generation.causal_model import CausalModel
 from pilotlight.generation.prefix_cache import PrefixCache
 from pilotlight.generation.request import GenerationEvent, GenerationRequest, TokenUsage
@@ -18,8 +20,10 @@ from pilotlight.generation.text_tokenizer import TextTokenizer
 
 if TYPE_CHECKING:
     from pilotlight.generation.chat_template import ChatTemplate
+    from pilotlight.generation.constraints import ConstraintCompiler
 
 PREFIX_CACHE_BYTES = 256_000_000
+BATCH_ROWS = 8  # choices that are decoded at once in a batch
 
 
 def never() -> bool:
@@ -65,6 +69,13 @@ class LanguageModel:
         """The decoder's sizes and special tokens."""
         return self._model.spec
 
+    @cached_property
+    def constraint_compiler(self) -> "ConstraintCompiler":
+        """What compiles constraints on the model's texts; its first use takes half a second for 50,000 tokens."""
+        from pilotlight.generation.constraints import ConstraintCompiler  # 8 MB that most requests do not need
+
+        return ConstraintCompiler(self.tokenizer.json_document, self.spec.end_tokens, self.spec.vocabulary_size)
+
     def generate(self, request: GenerationRequest, is_cancelled: Callable[[], bool] = never) -> "Generation":
         """Begin to answer: what can be refused is refused here, and the prompt is run with the first event.
 
@@ -75,11 +86,39 @@ class LanguageModel:
         check_request(request, self.spec)
         self._acquire()
         try:
-            decoding = RequestDecoding(request, self._model, self.tokenizer, self._prefix_cache, is_cancelled)
+            decoding = self._prepare(request, is_cancelled)
+            if len(decoding.choices) == 1:
+                events = decoding.run_alone()
+            else:
+                batch = BatchDecoding([decoding], self._model, len(decoding.choices))
+                events = (event for _, event in batch.run())
         except BaseException:
             self._lock.release()
             raise
-        return Generation(decoding, self._lock.release)
+        return Generation(events, decoding, self._lock.release)
+
+    def generate_batch(
+        self, requests: Sequence[GenerationRequest], is_cancelled: Callable[[], bool] = never, rows: int = BATCH_ROWS
+    ) -> "BatchGeneration":
+        """Begin to answer many requests, `rows` choices at once; each event comes with its request's index.
+
+        Together they take a third of the time that they take one after the other. Greedy answers may differ from those
+        of `generate`, whose runs have one row. Drafts are not used. Raises as `generate` does, for any of the requests.
+        """
+        for request in requests:
+            check_request(request, self.spec)
+        self._acquire()
+        try:
+            decodings = [self._prepare(request, is_cancelled) for request in requests]
+            events = BatchDecoding(decodings, self._model, rows).run()
+        except BaseException:
+            self._lock.release()
+            raise
+        return BatchGeneration(events, decodings, self._lock.release)
+
+    def check(self, request: GenerationRequest) -> None:
+        """Raise what `generate` would raise for a request that cannot be answered."""
+        check_request(request, self.spec)
 
     def score(self, tokens: Sequence[int]) -> npt.NDArray[np.float64]:
         """Compute the natural logarithm of each token's probability after those before it, from the second on."""
@@ -102,6 +141,9 @@ class LanguageModel:
             self._model.release()
             self._lock.release()
 
+    def _prepare(self, request: GenerationRequest, is_cancelled: Callable[[], bool]) -> RequestDecoding:
+        return RequestDecoding(request, self._model, self.tokenizer, self._prefix_cache, is_cancelled)
+
     def _acquire(self) -> None:
         if not self._lock.acquire(blocking=False):
             raise LimitExceededError(
@@ -109,23 +151,20 @@ class LanguageModel:
             )
 
 
-class Generation:
-    """The events of an answer; at its end, or when it is closed or forgotten, the model is free for the next one."""
+Event = TypeVar("Event")
 
-    def __init__(self, decoding: RequestDecoding, release: Callable[[], None]) -> None:
-        self._decoding = decoding
-        self._events: Iterator[GenerationEvent] = decoding.run()
+
+class EventStream(Generic[Event]):
+    """Events while they come; at its end, or when it is closed or forgotten, the model is free for the next request."""
+
+    def __init__(self, events: Generator[Event, None, None], release: Callable[[], None]) -> None:
+        self._events = events
         self._release: Callable[[], None] | None = release
-
-    @property
-    def usage(self) -> TokenUsage:
-        """The tokens of prompt and answers, as far as they have come."""
-        return self._decoding.usage
 
     def __iter__(self) -> Self:
         return self
 
-    def __next__(self) -> GenerationEvent:
+    def __next__(self) -> Event:
         try:
             return next(self._events)
         except BaseException:
@@ -137,7 +176,7 @@ class Generation:
         release, self._release = self._release, None
         if release is not None:
             try:
-                self._events.close()  # type: ignore[attr-defined] # a generator's
+                self._events.close()
             finally:
                 release()
 
@@ -151,6 +190,39 @@ class Generation:
 
     def __del__(self) -> None:
         self.close()
+
+
+class Generation(EventStream[GenerationEvent]):
+    """The answer to one request: deltas of text, and an end of each choice."""
+
+    def __init__(
+        self, events: Generator[GenerationEvent, None, None], decoding: RequestDecoding, release: Callable[[], None]
+    ) -> None:
+        super().__init__(events, release)
+        self._decoding = decoding
+
+    @property
+    def usage(self) -> TokenUsage:
+        """The tokens of prompt and answers, as far as they have come."""
+        return self._decoding.usage
+
+
+class BatchGeneration(EventStream[IndexedEvent]):
+    """The answers to many requests: pairs of a request's index and an event."""
+
+    def __init__(
+        self,
+        events: Generator[IndexedEvent, None, None],
+        decodings: Sequence[RequestDecoding],
+        release: Callable[[], None],
+    ) -> None:
+        super().__init__(events, release)
+        self._decodings = decodings
+
+    @property
+    def usages(self) -> list[TokenUsage]:
+        """The tokens of each request, as far as they have come."""
+        return [decoding.usage for decoding in self._decodings]
 
 
 def check_request(request: GenerationRequest, spec: DecoderSpec) -> None:

@@ -61,8 +61,9 @@ class PrefixCache:
         held = tuple(tokens[: int(cache.lengths[0])])
         if not held or cache.byte_count > self._budget_bytes:
             return
-        self._sequences = [each for each in self._sequences if count_common(each.tokens, held) < len(each.tokens)]
-        self._sequences.append(CachedSequence(held, cache))
+        longer = [each for each in self._sequences if each.tokens[: len(held)] == held]
+        kept = [each for each in self._sequences if each.tokens != held[: len(each.tokens)] and each not in longer]
+        self._sequences = [*kept, *longer] if longer else [*kept, CachedSequence(held, cache)]
         while self.byte_count > self._budget_bytes:
             self._sequences.pop(0)
 

@@ -1,12 +1,13 @@
-"""One request from its prompt to its last token: the prompt is run once, and its choices are decoded side by side."""
+"""One request from its prompt to its last token: the prompt is run, and its choices take what is computed for them."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 
 from pilotlight.generation.causal_model import CausalModel
 from pilotlight.generation.choice_decoder import ChoiceDecoder
-from pilotlight.generation.key_value_cache import FloatArray, KeyValueCache
+from pilotlight.generation.key_value_cache import KeyValueCache
 from pilotlight.generation.prefix_cache import PrefixCache
+from pilotlight.generation.prompt_lookup import DRAFT_TOKENS, PromptLookup
 from pilotlight.generation.request import (
     ChoiceEnd,
     FinishReason,
@@ -19,7 +20,7 @@ from pilotlight.generation.text_tokenizer import TextTokenizer
 
 
 class RequestDecoding:
-    """Decodes a request. Whenever its iterator is closed, nothing more is run, and the prefix cache is consistent."""
+    """The state of a request; when an iterator of its events is closed, all caches are consistent."""
 
     def __init__(
         self,
@@ -36,7 +37,7 @@ class RequestDecoding:
         # At temperature 0 all choices are one, which is decoded once and said as often as it was asked for.
         self._copies = request.choices if request.sampling.temperature == 0.0 else 1
         limit = min(request.max_tokens, model.spec.context_length - len(request.prompt))
-        self._choices = [
+        self.choices = [
             ChoiceDecoder(request, choice, model.spec, tokenizer, limit)
             for choice in range(request.choices // self._copies)
         ]
@@ -45,83 +46,86 @@ class RequestDecoding:
     @property
     def usage(self) -> TokenUsage:
         """The tokens until now; those of the prompt count from the beginning."""
-        generated = sum(len(choice.tokens) for choice in self._choices) * self._copies
+        generated = sum(len(choice.tokens) for choice in self.choices) * self._copies
         return TokenUsage(len(self._request.prompt), generated, self._cached_tokens)
 
-    def run(self) -> Iterator[GenerationEvent]:
-        """Yield the events of all choices, and an end of each."""
-        for event in self._run_choices():
-            yield event
-            for copy in range(1, self._copies):
-                yield move_event(event, copy)
-
-    def _run_choices(self) -> Iterator[GenerationEvent]:
-        prompt = self._request.prompt
-        cache = self._prefix_cache.take(prompt, self._model)
-        self._cached_tokens = int(cache.lengths[0])
+    def run_alone(self) -> Generator[GenerationEvent, None, None]:
+        """Yield the events of a request of one distinct choice, which is decoded in the cache of its prompt."""
+        cache = self.take_cache()
         try:
-            logits = self._model.prefill(cache, prompt, lambda: self._find_stop() is not None)
-            if logits is None:
-                yield from self._stop(self._choices)
-                return
-            logits = logits.copy()  # events go out between the choices
-            for choice in self._choices:
-                yield from choice.take(logits)
-            yield from self._decode(cache)
+            yield from self.run_prompt(cache)
+            yield from self.copy_events(self._decode(cache))
         finally:
-            self._keep(cache)
+            self._prefix_cache.put((*self._request.prompt, *self.choices[0].tokens), cache)
 
-    def _decode(self, cache: KeyValueCache) -> Iterator[GenerationEvent]:
-        """Decode what is left of the choices: one in the prompt's own cache, several in rows that begin with it."""
-        if len(self._choices) == 1:
-            yield from self._decode_rows(cache, list(self._choices))
+    def take_cache(self) -> KeyValueCache:
+        """Take a cache of one row that holds as much of the prompt as is known; `keep_prompt` gives it back."""
+        cache = self._prefix_cache.take(self._request.prompt, self._model)
+        self._cached_tokens = int(cache.lengths[0])
+        return cache
+
+    def keep_prompt(self, cache: KeyValueCache) -> None:
+        """Give what the cache holds of the prompt to those who come later."""
+        self._prefix_cache.put(self._request.prompt, cache)
+
+    def run_prompt(self, cache: KeyValueCache) -> Iterator[GenerationEvent]:
+        """Run what the cache lacks of the prompt, and draw the first token of each choice."""
+        logits = self._model.prefill(cache, self._request.prompt, lambda: self.find_stop() is not None)
+        if logits is None:
+            reason = self.find_stop() or FinishReason.LENGTH
+            for choice in self.choices:
+                yield from self.copy_events(choice.finish(reason))
             return
-        active = [choice for choice in self._choices if choice.end is None]
-        length = int(cache.lengths[0])
-        rows = self._model.create_cache(len(active), length + 1)
-        for row in range(len(active)):
-            rows.copy_row(row, cache, 0, length)
-        yield from self._decode_rows(rows, active)
+        logits = logits.copy()  # the model's buffer may change while events are out
+        for choice in self.choices:
+            yield from self.copy_events(choice.take(logits))
 
-    def _decode_rows(self, cache: KeyValueCache, active: list[ChoiceDecoder]) -> Iterator[GenerationEvent]:
-        """Decode choices, each in its row of the cache, until the last one has ended."""
-        while remove_ended(cache, active):
-            if self._find_stop() is not None:
-                yield from self._stop(active)
-                return
-            logits: FloatArray = self._model.forward(cache, [[choice.last_token] for choice in active])
-            for choice, row in zip(active, logits, strict=True):
-                yield from choice.take(row[0])
+    def copy_events(self, events: Iterator[GenerationEvent]) -> Iterator[GenerationEvent]:
+        """Yield events, and their copies if choices are copies of one."""
+        for event in events:
+            yield event
+            for choice in range(1, self._copies):
+                yield move_event(event, choice)
 
-    def _find_stop(self) -> FinishReason | None:
-        """Return why decoding must stop now, if it must."""
+    def find_stop(self) -> FinishReason | None:
+        """Return why decoding must stop now, if it must: nobody waits for it, or the time is over."""
         if self._is_cancelled():
             return FinishReason.CANCELLED
         return FinishReason.LENGTH if time.monotonic() >= self._request.deadline else None
 
-    def _stop(self, choices: list[ChoiceDecoder]) -> Iterator[GenerationEvent]:
-        """End choices that have not ended, since nobody waits for them or the time is over."""
-        reason = self._find_stop() or FinishReason.LENGTH
-        for choice in choices:
-            yield from choice.finish(reason)
+    def _decode(self, cache: KeyValueCache) -> Iterator[GenerationEvent]:
+        """Decode the only choice until it ends, with drafts if they were asked for."""
+        choice = self.choices[0]
+        lookup = PromptLookup((*self._request.prompt, *choice.tokens)) if self._request.prompt_lookup else None
+        while choice.end is None:
+            reason = self.find_stop()
+            if reason is not None:
+                yield from choice.finish(reason)
+            elif lookup is not None:
+                yield from self._decode_draft(cache, choice, lookup)
+            else:
+                logits = self._model.forward(cache, [[choice.last_token]])
+                yield from choice.take(logits[0, 0])
 
-    def _keep(self, cache: KeyValueCache) -> None:
-        """Give what the cache of one row holds to the prefix cache: the prompt, and the answer if there is one."""
-        answer = self._choices[0].tokens if len(self._choices) == 1 else []
-        self._prefix_cache.put((*self._request.prompt, *answer), cache)
+    def _decode_draft(self, cache: KeyValueCache, choice: ChoiceDecoder, lookup: PromptLookup) -> list[GenerationEvent]:
+        """Run the last token with a draft behind it, and take tokens as long as they are those of the draft.
 
-
-def remove_ended(cache: KeyValueCache, active: list[ChoiceDecoder]) -> bool:
-    """Remove choices that have ended, with their rows of the cache; return whether any is left."""
-    for row in reversed(range(len(active))):
-        if active[row].end is not None:
-            last = active.pop()
-            if row < len(active):
-                active[row] = last
-                cache.copy_row(row, cache, len(active), int(cache.lengths[len(active)]))
-    if active and len(active) < cache.rows:
-        cache.resize(len(active))
-    return bool(active)
+        Without a draft, a token that is then forgotten takes its place, since runs of one token give other logits.
+        """
+        start = int(cache.lengths[0])
+        draft = lookup.find_draft(min(DRAFT_TOKENS, choice.limit - len(choice.tokens) - 1))
+        run = [choice.last_token, *(draft or [choice.last_token])]
+        logits = self._model.forward(cache, [run], len(run))[0]
+        events: list[GenerationEvent] = []
+        taken = 0
+        while taken <= len(draft):
+            events += choice.take(logits[taken])
+            lookup.append(choice.last_token)
+            taken += 1
+            if choice.end is not None or draft[taken - 1 : taken] != [choice.last_token]:
+                break
+        cache.rewind(0, start + taken)
+        return events
 
 
 def move_event(event: GenerationEvent, choice: int) -> GenerationEvent:

@@ -133,7 +133,7 @@ class RuntimeApi:
         if call.stream is None:
             return b""
         try:
-            call.stream.feed(data)
+            call.stream.add_bytes(data)
         except GatewayError as error:
             if call.invocation is not None:
                 call.invocation.fail(error)

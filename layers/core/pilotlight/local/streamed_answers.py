@@ -59,7 +59,7 @@ class StreamedAnswer:
         """Whether no more chunks can come."""
         return self.is_complete or bool(self._failure)
 
-    def feed(self, data: bytes) -> None:
+    def add_bytes(self, data: bytes) -> None:
         """Take the next bytes; raise `GatewayError` if the answer is malformed or too large."""
         if self.is_over:
             return

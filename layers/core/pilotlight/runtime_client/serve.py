@@ -21,7 +21,7 @@ from pilotlight.runtime_client.error_reports import (
 )
 from pilotlight.runtime_client.invocation import LambdaContext, is_http_event
 from pilotlight.runtime_client.log_records import RequestIdFilter, set_up_logging
-from pilotlight.runtime_client.runtime_api import ReaderGoneError, ResponseStream, RuntimeApi
+from pilotlight.runtime_client.runtime_connection import ReaderGoneError, ResponseStream, RuntimeConnection
 
 Handler = Callable[[Any, LambdaContext], Any]
 SNAP_START = "snap-start"
@@ -33,7 +33,7 @@ MODE_VARIABLE, BUFFERED, SAM_VARIABLE = "PILOTLIGHT_RESPONSE_MODE", "buffered", 
 
 def serve(handler_name: str, environ: Mapping[str, str], *, streams: bool) -> None:
     """Load the handler and serve it until the process ends; `streams` says whether answers may be streamed."""
-    api = RuntimeApi(environ["AWS_LAMBDA_RUNTIME_API"])
+    api = RuntimeConnection(environ["AWS_LAMBDA_RUNTIME_API"])
     request_ids = set_up_logging(environ)
     try:
         handler: Handler = load_handler(handler_name)
@@ -48,7 +48,7 @@ def serve(handler_name: str, environ: Mapping[str, str], *, streams: bool) -> No
         loop.handle_next_event()
 
 
-def wait_for_restore(api: RuntimeApi) -> None:
+def wait_for_restore(api: RuntimeConnection) -> None:
     """Run the hooks before a snapshot and after its restore, which AWS's library has collected."""
     from snapshot_restore_py import get_after_restore, get_before_snapshot  # part of Lambda's python
 
@@ -74,7 +74,7 @@ class EventLoop:
 
     def __init__(
         self,
-        api: RuntimeApi,
+        api: RuntimeConnection,
         handler: Handler,
         environ: Mapping[str, str],
         request_ids: RequestIdFilter,

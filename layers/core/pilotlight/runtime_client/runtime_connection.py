@@ -24,7 +24,7 @@ class ReaderGoneError(Exception):
     """Nobody takes the rest of a streamed answer: the Runtime API has closed its connection, or answered early."""
 
 
-class RuntimeApi:
+class RuntimeConnection:
     """One connection to the Runtime API at `address`, host:port; it opens again if it was closed."""
 
     def __init__(self, address: str) -> None:
@@ -97,6 +97,7 @@ class ResponseStream:
             self._connection.close()
             raise ReaderGoneError(f"The Runtime API took not all of the answer: {exc}") from exc
         if response.status != http.client.ACCEPTED:
+            self._connection.close()
             raise ReaderGoneError(f"The Runtime API answered {response.status} to a stream")
 
     def _begin(self) -> None:
