@@ -186,7 +186,9 @@ class TestConstraints:
 
         class Nothing(OnlyLetters):
             def compute_mask(self) -> BoolArray:
-                return np.arange(model.spec.vocabulary_size) == model.spec.end_tokens[0]
+                mask = np.zeros(model.spec.vocabulary_size, np.bool_)
+                mask[model.spec.end_tokens[0]] = True
+                return mask
 
         events = run(model, constraint=lambda: Nothing(10**3, ()), min_tokens=5)
         assert events == [ChoiceEnd(0, FinishReason.STOP, None, 1)]
@@ -332,9 +334,10 @@ class TestLeaving:
 
     def test_a_failing_graph_ends_the_stream_with_its_error_and_frees_the_model(self) -> None:
         model = ScriptedModel.build(["a", "b", "c"], fail_after=2).open()
-        texts = []
+        texts: list[GenerationEvent] = []
         with pytest.raises(InvalidInputError, match="refused the tokens"):
             texts.extend(model.generate(build_request(model)))
+        assert join(texts) == "ab"
         assert join(run(model, max_tokens=2)) == "ab"
 
 
