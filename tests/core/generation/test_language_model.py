@@ -309,6 +309,38 @@ class TestLeaving:
         assert generation.usage.completion_tokens <= tokens * choices
         assert join(run(model, max_tokens=3)) == "aaa"
 
+    @pytest.mark.parametrize("begun", [False, True])
+    def test_another_thread_may_close_it(self, begun: bool) -> None:
+        model = ScriptedModel.build(["a"] * 100, context_length=2000).open()
+        is_running, is_closed = threading.Event(), threading.Event()
+
+        def wait() -> bool:
+            if begun == bool(events):
+                is_running.set()
+                is_closed.wait()
+            return False
+
+        events: list[GenerationEvent] = []
+        generation = model.generate(build_request(model, "x" * 1000), wait)
+        reader = threading.Thread(target=lambda: events.extend(iter(generation)))
+        reader.start()
+        is_running.wait()
+        generation.close()
+        is_closed.set()
+        reader.join()
+        assert len(events) <= 1
+        assert not get_ends(events)
+        assert join(run(model, max_tokens=2)) == "aa"
+
+    def test_one_that_was_closed_is_at_its_end(self) -> None:
+        model = ScriptedModel.build(["a", "b"]).open()
+        generation = model.generate(build_request(model))
+        next(generation)
+        generation.close()
+        generation.close()
+        assert list(generation) == []
+        assert generation.usage.completion_tokens == 1
+
     def test_a_prompt_is_left_between_its_chunks_and_what_was_run_is_known(self) -> None:
         model = ScriptedModel.build(["a"], context_length=2000).open()
         answers = iter([False, True, True])

@@ -132,7 +132,7 @@ def find_nucleus(weights: FloatArray, top_p: float) -> IntArray:
     than `1 - top_p`; only the others are sorted.
     """
     total = weights.sum(dtype=np.float64)
-    places = np.flatnonzero(weights >= SAFE_SHARE * (1.0 - top_p) * total / len(weights))
+    places: IntArray = np.flatnonzero(weights >= SAFE_SHARE * (1.0 - top_p) * total / len(weights))
     candidates = weights[places]
     descending = np.sort(candidates)[::-1]
     count = min(int(descending.cumsum(dtype=np.float64).searchsorted(top_p * total)) + 1, len(places))
@@ -141,7 +141,8 @@ def find_nucleus(weights: FloatArray, top_p: float) -> IntArray:
     surplus = int(is_kept.sum()) - count  # of equal ones, the last
     if surplus > 0:
         is_kept[np.flatnonzero(candidates == least)[-surplus:]] = False
-    return places[is_kept]
+    kept: IntArray = places[is_kept]
+    return kept
 
 
 def compute_top_logprobs(logits: FloatArray, token: int, top: int) -> tuple[float, list[tuple[int, float]]]:
