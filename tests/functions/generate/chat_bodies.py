@@ -108,7 +108,9 @@ def draw_some(fields: dict[str, st.SearchStrategy[Any]]) -> st.SearchStrategy[di
 
 CHAT_FIELDS = COMMON | dict.fromkeys(CHAT_NAMES, ANY_FIELD) | {"tools": TOOLS | JSON_VALUES}
 CHAT_BODIES = st.builds(
-    lambda messages, fields: {"messages": messages, **fields}, RIGHT_MESSAGES | MESSAGES, draw_some(CHAT_FIELDS)
+    lambda messages, fields: {"messages": messages, **fields},
+    st.one_of(*[RIGHT_MESSAGES] * 5, MESSAGES),  # as many right ones, for the other fields to matter
+    draw_some(CHAT_FIELDS),
 )
 PROMPTS = (
     st.text(max_size=9)
