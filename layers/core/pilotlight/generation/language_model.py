@@ -100,7 +100,7 @@ class LanguageModel:
         except BaseException:
             self._lock.release()
             raise
-        return Generation(events, decoding, self._lock.release)
+        return Generation(events, [decoding], self._lock.release)
 
     def generate_batch(
         self, requests: Sequence[GenerationRequest], is_cancelled: Callable[[], bool] = never, rows: int = BATCH_ROWS
@@ -162,22 +162,50 @@ Event = TypeVar("Event")
 class EventStream(Generic[Event]):
     """Events while they come; at its end, or when it is closed or forgotten, the model is free for the next request."""
 
-    def __init__(self, events: Generator[Event, None, None], release: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        events: Generator[Event, None, None],
+        decodings: Sequence[RequestDecoding],
+        release: Callable[[], None],
+    ) -> None:
         self._events = events
+        self._decodings = decodings
         self._release: Callable[[], None] | None = release
+        self._is_closed = False
+        self._stepping = Lock()  # held while a thread runs the model
 
     def __iter__(self) -> Self:
         return self
 
     def __next__(self) -> Event:
-        try:
-            return next(self._events)
-        except BaseException:
-            self.close()
-            raise
+        with self._stepping:
+            try:
+                if not self._is_closed:
+                    event = next(self._events)
+            except BaseException:
+                self._finish()
+                raise
+            if self._is_closed:
+                self._finish()
+                raise StopIteration
+            return event
 
     def close(self) -> None:
-        """Stop decoding; what has been run stays in the prefix cache."""
+        """Stop decoding; what has been run stays in the prefix cache.
+
+        While another thread waits for the next event, decoding stops with the token or the chunk that is being run.
+        """
+        self._is_closed = True
+        for decoding in self._decodings:
+            decoding.is_left = True
+        if self._stepping.acquire(blocking=False):  # else the one who waits finishes it
+            try:
+                self._finish()
+            finally:
+                self._stepping.release()
+
+    def _finish(self) -> None:
+        """Close all iterators, which puts caches back, and free the model."""
         release, self._release = self._release, None
         if release is not None:
             try:
@@ -200,29 +228,14 @@ class EventStream(Generic[Event]):
 class Generation(EventStream[GenerationEvent]):
     """The answer to one request: deltas of text, and an end of each choice."""
 
-    def __init__(
-        self, events: Generator[GenerationEvent, None, None], decoding: RequestDecoding, release: Callable[[], None]
-    ) -> None:
-        super().__init__(events, release)
-        self._decoding = decoding
-
     @property
     def usage(self) -> TokenUsage:
         """The tokens of prompt and answers, as far as they have come."""
-        return self._decoding.usage
+        return self._decodings[0].usage
 
 
 class BatchGeneration(EventStream[IndexedEvent]):
     """The answers to many requests: pairs of a request's index and an event."""
-
-    def __init__(
-        self,
-        events: Generator[IndexedEvent, None, None],
-        decodings: Sequence[RequestDecoding],
-        release: Callable[[], None],
-    ) -> None:
-        super().__init__(events, release)
-        self._decodings = decodings
 
     @property
     def usages(self) -> list[TokenUsage]:
