@@ -34,6 +34,7 @@ from functions.generate.messages_endpoints import MessagesEndpoints  # noqa: E40
 from functions.generate.openai_endpoints import OpenAIEndpoints  # noqa: E402
 from functions.generate.responses_endpoints import ResponsesEndpoints  # noqa: E402
 from functions.generate.snapstart import SnapStartHooks  # noqa: E402
+from functions.generate.triton_endpoints import TritonEndpoints  # noqa: E402
 from pilotlight.api.call_cost import CostMeter  # noqa: E402
 from pilotlight.api.generation_errors import choose_error_formatter  # noqa: E402
 from pilotlight.api.model_statistics import ModelStatistics  # noqa: E402
@@ -60,6 +61,7 @@ def build_router(settings: Settings, model_manager: ModelManager) -> Router:
         ResponsesEndpoints(service),
         MessagesEndpoints(service),
         EmbeddingsEndpoints(inference),
+        TritonEndpoints(service),
     )
     return Router(
         {path: verbs for each in endpoints for path, verbs in each.routes().items()},

@@ -257,6 +257,32 @@ def prepare_chat(
     check_has_template(model)
     plan = plan_output(model, conversation)
     prompt = encode_prompt(model, render_prompt(model, conversation, plan))
+    return begin_generation(model, conversation, prompt, plan, context, generate)
+
+
+def prepare_text(
+    model: "LanguageModel",
+    text: str,
+    conversation: Conversation,
+    context: RequestContext,
+    generate: "Generate | None" = None,
+) -> ChatGeneration:
+    """Generate the continuation of a text up to the first event; the conversation has no messages, and says how."""
+    prompt = encode_prompt(model, text)
+    if not prompt:
+        raise InvalidInputError(f"The text is empty, and {model.name!r} has no token that begins a text; send a word.")
+    return begin_generation(model, conversation, prompt, OutputPlan(), context, generate)
+
+
+def begin_generation(
+    model: "LanguageModel",
+    conversation: Conversation,
+    prompt: tuple[int, ...],
+    plan: OutputPlan,
+    context: RequestContext,
+    generate: "Generate | None" = None,
+) -> ChatGeneration:
+    """Begin to continue a prompt, up to the first event."""
     request = build_generation_request(model, conversation, prompt, plan, context.deadline)
     generation = ChatGeneration((generate or model.generate)(request, never_cancelled), plan, prompt)
     generation.begin()

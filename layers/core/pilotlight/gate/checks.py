@@ -69,14 +69,11 @@ def check_golden(version: Manifest, probe_result: ProbeResult) -> GateCheck:
     """Check that the version answers its golden requests as it did when it was exported."""
     if probe_result.golden is not None:
         return GateCheck("golden", False, probe_result.golden)
+    kind, advice = ("requests", ": publish it with --sample") if version.decoder is None else ("prompts", "")
     if version.golden is None:
-        return GateCheck(
-            "golden",
-            True,
-            "It brought no golden requests, so nothing tells whether it answers as it did: publish it with --sample.",
-            checked=False,
-        )
-    return GateCheck("golden", True, "Its golden requests are answered as recorded.")
+        why = f"It brought no golden {kind}, so nothing tells whether it answers as it did{advice}."
+        return GateCheck("golden", True, why, checked=False)
+    return GateCheck("golden", True, f"Its golden {kind} are answered as recorded.")
 
 
 def check_finite_outputs(outputs: np.ndarray[tuple[int, ...], np.dtype[np.floating]]) -> GateCheck:

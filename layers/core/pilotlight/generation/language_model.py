@@ -46,6 +46,7 @@ class LanguageModel:
         name: str,
         chat_template: "ChatTemplate | None" = None,
         prefix_cache_bytes: int = PREFIX_CACHE_BYTES,
+        build_compiler: "Callable[[], ConstraintCompiler] | None" = None,
     ) -> None:
         """Join the parts.
 
@@ -55,8 +56,10 @@ class LanguageModel:
             name: the model's name in the registry.
             chat_template: how a conversation becomes a prompt; None if the model only continues texts.
             prefix_cache_bytes: the memory for keys and values of earlier sequences; 0 keeps none.
+            build_compiler: returns what compiles constraints, at its first use; None to build it then.
 
         """
+        self._build_compiler = build_compiler
         self.name = name
         self.tokenizer = tokenizer
         self.chat_template = chat_template
@@ -72,6 +75,8 @@ class LanguageModel:
     @cached_property
     def constraint_compiler(self) -> "ConstraintCompiler":
         """What compiles constraints on the model's texts; its first use takes half a second for 50,000 tokens."""
+        if self._build_compiler is not None:
+            return self._build_compiler()
         from pilotlight.generation.constraints import ConstraintCompiler  # 8 MB that most requests do not need
 
         return ConstraintCompiler(self.tokenizer.json_document, self.spec.end_tokens, self.spec.vocabulary_size)

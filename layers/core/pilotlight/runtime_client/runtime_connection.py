@@ -30,6 +30,10 @@ class RuntimeConnection:
     def __init__(self, address: str) -> None:
         self._connection = http.client.HTTPConnection(address)
 
+    def close(self) -> None:
+        """Close the connection; the next call opens another."""
+        self._connection.close()
+
     def next_event(self) -> tuple[bytes, http.client.HTTPMessage]:
         """Return the next event and the headers that describe it; wait as long as there is none."""
         self._connection.request("GET", f"{PREFIX}/invocation/next")
