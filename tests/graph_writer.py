@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import numpy as np
 
-FLOAT, UINT8, INT64, STRING, BOOL, DOUBLE = 1, 2, 7, 8, 9, 11  # of TensorProto.DataType
-ELEMENT_TYPES = {"float32": FLOAT, "uint8": UINT8, "int64": INT64, "bool": BOOL, "float64": DOUBLE}
+FLOAT, UINT8, INT32, INT64, STRING, BOOL, DOUBLE = 1, 2, 6, 7, 8, 9, 11  # of TensorProto.DataType
+ELEMENT_TYPES = {"float32": FLOAT, "uint8": UINT8, "int32": INT32, "int64": INT64, "bool": BOOL, "float64": DOUBLE}
 
 
 def number(value: int) -> bytes:
@@ -81,8 +81,10 @@ def model(
     ir: int = 10,
     opset: int = 18,
     functions: Sequence[bytes] = (),
+    domains: Sequence[str] = (),
 ) -> bytes:
-    """A ModelProto that imports the standard operators, those of machine learning, and a domain `mine`."""
+    """A ModelProto that imports the standard operators, those of machine learning, and a domain `mine`; and others."""
     opsets = [part(1, "") + part(2, opset), part(1, "ai.onnx.ml") + part(2, 3), part(1, "mine") + part(2, 1)]
+    opsets += [part(1, domain) + part(2, 1) for domain in domains]
     graph = parts(1, nodes) + part(2, "g") + parts(5, initializers) + parts(11, inputs) + parts(12, outputs)
     return part(1, ir) + part(7, graph) + parts(8, opsets) + parts(25, functions)

@@ -1,72 +1,41 @@
-"""Open models before the first request, under SnapStart and provisioned concurrency.
-
-SnapStart keeps the memory of an initialised environment and starts others from it, perhaps days later. So models are
-opened, packed and run once before the snapshot, and state that must not be shared is renewed after each restore. AWS's
-runtime client has the hooks; this module decides which models to prime, not how they are loaded.
-"""
+"""Warm models before the first request: each answers its first golden request, and packs its weights."""
 
 import json
 import logging
-import random
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from pilotlight.contracts.names import ModelReference
-from pilotlight.errors import PilotlightError
 from pilotlight.registry.registry import version_path
+from pilotlight.runtime.model_cache import LoadedModel
 from pilotlight.runtime.model_manager import ModelManager
+from pilotlight.runtime.snapshot_hooks import SnapshotHooks
 from pilotlight.storage.object_store import ObjectStore
 
 LOG = logging.getLogger("pilotlight.predict")
-SNAP_START, PROVISIONED = "snap-start", "provisioned-concurrency"  # values of AWS_LAMBDA_INITIALIZATION_TYPE
 Handler = Callable[[Mapping[str, Any], object], dict[str, Any]]
 
 
-@dataclass(frozen=True)
-class SnapStartHooks:
-    """The hooks before a snapshot and after its restore, for one handler's models."""
+class SnapStartHooks(SnapshotHooks):
+    """The hooks of the predict function, which sends its own handler the requests."""
 
-    handler: Handler
-    model_manager: ModelManager
-    references: Sequence[ModelReference]
-    reopen_store: Callable[[], ObjectStore]
+    def __init__(
+        self,
+        handler: Handler,
+        model_manager: ModelManager,
+        references: Sequence[ModelReference],
+        reopen_store: Callable[[], ObjectStore],
+    ) -> None:
+        super().__init__(model_manager, references, reopen_store, self._warm)
+        self._handler = handler
+        self._registry = model_manager.registry
 
-    def install(self, initialization_type: str) -> None:
-        """Register the hooks for SnapStart, or prime the models at once for provisioned concurrency."""
-        if initialization_type == SNAP_START:
-            from snapshot_restore_py import (  # part of Lambda's python, and not needed for other kinds of start
-                register_after_restore,
-                register_before_snapshot,
-            )
-
-            register_before_snapshot(self.prime_models)
-            register_after_restore(self.restore_environment)
-        elif initialization_type == PROVISIONED:
-            self.prime_models()
-
-    def prime_models(self) -> None:
-        """Open each preloaded model, run its first golden request and pack its weights.
-
-        A model that fails is logged; its first request is refused too, and other models still answer.
-        """
-        for reference in self.references:
-            try:
-                self._prime_model(reference)
-            except PilotlightError as exc:
-                LOG.error("%s is not primed: %s", reference, exc)  # noqa: TRY400 - the message is complete
-
-    def restore_environment(self) -> None:
-        """Renew what environments must not share: connections, credentials, random state, and resolved aliases."""
-        random.seed()
-        self.model_manager.reconnect(self.reopen_store())
-
-    def _prime_model(self, reference: ModelReference) -> None:
-        model = self.model_manager.get_model(reference)
+    def _warm(self, reference: ModelReference, model: LoadedModel) -> None:
+        """Send the first golden request, and pack the weights."""
         manifest = model.manifest
         if manifest.golden is not None:
             path = version_path(manifest.name, manifest.version, manifest.golden)
-            golden = json.loads(self.model_manager.registry.store.get(path).data)
+            golden = json.loads(self._registry.store.get(path).data)
             self._send_infer_request(reference, golden["exchanges"][0]["request"])
         model.session.prepack_now()
 
@@ -83,6 +52,6 @@ class SnapStartHooks:
             "body": json.dumps(request),
             "isBase64Encoded": False,
         }
-        answer = self.handler(event, None)
+        answer = self._handler(event, None)
         if answer["statusCode"] != 200:
             LOG.error("%s answered its golden request with %s", reference, answer["body"])

@@ -1,8 +1,8 @@
 """Endpoints of the V2 protocol. Only `infer` and a model's `ready` open a model; metadata comes from manifests."""
 
 import functools
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 
 from msgspec import Struct
 
@@ -10,17 +10,15 @@ import pilotlight
 from pilotlight.api import v2, v2_metadata
 from pilotlight.api.http import Request, Response
 from pilotlight.api.large_tensors import StoredOutputs, UploadedTensors
-from pilotlight.api.request_context import RequestContext
 from pilotlight.api.request_limits import UNLIMITED, RequestLimits
 from pilotlight.api.router import Routes
+from pilotlight.api.trial_caller import build_caller
 from pilotlight.contracts.manifest import Manifest
 from pilotlight.contracts.names import ModelReference
-from pilotlight.inference import Arrays, EncodedRequest, InferenceService
+from pilotlight.inference import Arrays, EncodedRequest, InferenceService, RoutedInference
 from pilotlight.runtime.model_cache import LoadedModel, VersionKey
-from pilotlight.runtime.traffic import InferenceResult, RoutedRequest, TrafficRouter
-from pilotlight.runtime.trial_callers import TrialCaller
+from pilotlight.runtime.traffic import InferenceResult
 
-CALLER_HEADER = "x-pilotlight-caller"  # of an authenticated caller: the user whom a split keeps at one version
 VERSION_HEADER = "x-pilotlight-version"  # the requested version in a request, the answering one in an answer
 CAPTURE_HEADER = "x-pilotlight-capture"  # `off`: the request is not captured, whatever the settings
 
@@ -72,7 +70,7 @@ class V2Endpoints:
         self._uploaded_tensors = UploadedTensors(self._model_manager.registry, tensor_bytes)
         self._stored_outputs = StoredOutputs(self._model_manager.registry, enabled=store_large_outputs)
         self._default_model = default_model  # the reference behind /invocations
-        self._traffic_router = TrafficRouter(self._model_manager)
+        self._routed_inference = RoutedInference(service)
 
     def routes(self) -> Routes:
         """Return the endpoints by route and verb; a `{version}` may be a number or an alias."""
@@ -167,23 +165,10 @@ class V2Endpoints:
     def _infer_by_traffic_split(
         self, request: Request, reference: ModelReference, infer_request: EncodedRequest[Response]
     ) -> Response:
-        """Answer with the version that the traffic split selects; a shadow's request is not captured."""
-        service, trace = self._service, request.trace
+        """Answer with the version that the traffic split selects, unless the caller wants no capture, captured."""
         capture = request.headers.get(CAPTURE_HEADER) != "off"
-
-        def infer(model: LoadedModel) -> InferenceResult[Response]:
-            return service.infer(model, infer_request, trace, capture=capture)
-
-        routed_request = RoutedRequest(
-            reference,
-            lambda: build_caller(request),
-            lambda: service.open_model(reference, trace),
-            infer,
-            lambda model: halve_deadline(trace, lambda: infer(model)),
-            lambda model: service.infer(model, infer_request, RequestContext(), capture=False),
-            lambda: trace.deadline - time.monotonic(),
-        )
-        return self._traffic_router.route_request(routed_request).body
+        caller = partial(build_caller, request)
+        return self._routed_inference.infer(reference, infer_request, request.trace, caller, capture=capture)
 
     def _to_statistics_response(self, keys: Sequence[VersionKey]) -> Response:
         return Response.json(self._service.statistics.build_document(keys, self._model_manager.model_cache.get_sizes()))
@@ -195,34 +180,10 @@ class V2Endpoints:
         return self._service.open_model(parse_reference(request), request.trace)
 
 
-def build_caller(request: Request) -> TrialCaller:
-    """Build the caller whom the gateway knows, for the sides and the evidence of a trial.
-
-    A token is its subject's, who is the user himself; a key or a role is a program's, which names its users.
-    """
-    context = request.context
-    address = str((context.get("identity") or {}).get("sourceIp") or "")
-    authorizer = context.get("authorizer") or {}
-    subject = "" if authorizer.get("key") else str(authorizer.get("principalId") or "")
-    return TrialCaller(request.identity, request.tenant, address, request.headers.get(CALLER_HEADER) or subject)
-
-
 def parse_reference(request: Request) -> ModelReference:
     """Parse the model in the path, and the version or alias in the header `x-pilotlight-version`, else in the path."""
     selector = request.headers.get(VERSION_HEADER) or request.parameters.get("version")
     return select_reference(request.parameters["model"], selector)
-
-
-def halve_deadline(
-    trace: RequestContext, run_inference: Callable[[], InferenceResult[Response]]
-) -> InferenceResult[Response]:
-    """Run an inference within half of the remaining time, which leaves the other half for a fallback."""
-    deadline = trace.deadline
-    trace.deadline = (time.monotonic() + deadline) / 2
-    try:
-        return run_inference()
-    finally:
-        trace.deadline = deadline
 
 
 @functools.lru_cache(1024)

@@ -16,7 +16,10 @@ from pilotlight.storage.object_store import open_store
 def build_promoter(settings: Settings) -> Promoter:
     """Build the promoter for these settings; the memory is that of the functions that serve promoted versions."""
     gate = QualityGate(
-        Registry(open_store(settings.store)), settings.memory_mb, requires_approval=settings.approval == "required"
+        Registry(open_store(settings.store)),
+        settings.memory_mb,
+        requires_approval=settings.approval == "required",
+        generation_memory_mb=settings.generate_memory_mb or None,
     )
     signer = KmsSigner(settings.sign_with) if settings.sign_with else None
     return Promoter(gate, PromotionPolicy.parse(settings.promotion), signer)

@@ -10,10 +10,13 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from pilotlight.local.runtime_api import Invocation, RuntimeApi
+
+if TYPE_CHECKING:
+    from pilotlight.local.streamed_answers import StreamedAnswer
 
 ROOT = Path(__file__).parents[2]
 RUNTIME_PYTHON = ROOT / ".venv-runtime" / "bin" / "python"
@@ -79,6 +82,7 @@ async def _start(handler: str, event: bytes, variables: Mapping[str, str], answe
         )
         try:
             answer = await asyncio.wait_for(first, LIMIT_S)
+            assert isinstance(answer, bytes)  # AWS's client streams none
             seconds = time.perf_counter() - began
             for _ in range(answers - 1):
                 await asyncio.wait_for(_given(api, event), LIMIT_S)
@@ -92,9 +96,9 @@ async def _start(handler: str, event: bytes, variables: Mapping[str, str], answe
     return Started(seconds, json.loads(answer), peak)
 
 
-def _given(api: RuntimeApi, event: bytes) -> "asyncio.Future[bytes]":
+def _given(api: RuntimeApi, event: bytes) -> "asyncio.Future[bytes | StreamedAnswer]":
     """The answer to come to an event that is given to the process."""
-    outcome: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+    outcome: asyncio.Future[bytes | StreamedAnswer] = asyncio.get_running_loop().create_future()
     api.assign_invocation(Invocation(str(uuid4()), "Root=1-0-0", event, outcome, lambda: False))
     return outcome
 

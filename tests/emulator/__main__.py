@@ -50,11 +50,21 @@ def main() -> None:
         redrive,
         s3,
         step_functions,
+        streamed_answers,
     )
 
     iam.extend(given.usage)
     lambda_functions.extend(given.trust)
-    for module in (log_streams, cloudformation, alarms, api_gateway, api_deployments, batch, eventbridge):
+    for module in (
+        log_streams,
+        cloudformation,
+        alarms,
+        api_gateway,
+        streamed_answers,
+        api_deployments,
+        batch,
+        eventbridge,
+    ):
         module.extend()
     for module in (event_sources, dead_letters, logs, log_event_ids, redrive, step_functions, s3):
         module.extend()

@@ -32,7 +32,8 @@ WRITTEN = {"s3:objectcreationoperation": "true"}
 PART = {"s3:objectcreationoperation": "false"}
 
 ACTORS = {  # by the words of the table; the last two hold no role of the stack
-    "caller": "PredictFunction", "batch caller": "BatchesFunction", "batch worker": "BatchFunction",
+    "caller": "PredictFunction", "generator": "GenerateFunction", "batch caller": "BatchesFunction",
+    "batch worker": "BatchFunction",
     "starter": "StartTrainingFunction", "trainer": "TrainerRole", "promoter": "PromoteFunction",
     "registry": "ModelsFunction", "drift": "DriftFunction", "authorizer": "AuthorizeFunction",
     "administrator": "", "anybody": "",
@@ -77,7 +78,7 @@ def delete(name: str, key: str, who: str = "") -> Deed:
 
 VERSION = "models/digits/versions/1"
 DEEDS = (
-    get("read weights", f"{VERSION}/model.onnx", "caller, batch worker, trainer, promoter, registry, drift"),
+    get("read weights", f"{VERSION}/model.onnx", "caller, generator, batch worker, trainer, promoter, registry, drift"),
     put("write a file of a new version", f"{VERSION}/model.onnx", "trainer, registry", CREATED),
     put("upload a part of such a file", f"{VERSION}/model.onnx", "trainer", PART),
     put("overwrite weights", f"{VERSION}/model.onnx", guarded=True),

@@ -63,6 +63,7 @@ LONGEST: dict[str, str] = {
     "ReplyQueues": ",".join([f"arn:aws-us-gov:sqs:us-gov-west-1:123456789012:{text(80)}"] * 5),
     "AlarmTopic": ARN,
     "PredictFunction.Alias": FUNCTION_NAME,
+    "GenerateFunction.Alias": FUNCTION_NAME,
 }
 
 

@@ -1,4 +1,4 @@
-"""A deploy publishes a version of the predict function for whatever callers shall meet, since `live` leads to versions.
+"""A deploy publishes a version of a function with an alias for whatever callers shall meet: `live` leads to versions.
 
 SAM names the version by a hash of properties as the template has them, in which another value of a parameter, a setting
 or a layer is the same text. CloudFormation publishes anew where the description of a version is another.
@@ -14,7 +14,7 @@ import pytest
 from tests.infra.cloud import FILES, ROOT, translated
 
 PREDICT = translated("api", {})["Resources"]
-FUNCTION = PREDICT["PredictFunction"]["Properties"]
+FUNCTIONS = ("Predict", "Generate")  # with an alias
 # What Lambda keeps of the function itself, whatever its versions say, and what is the same as long as the stack is.
 OF_THE_FUNCTION = {"Code", "Role", "Tags", "ReservedConcurrentExecutions"}
 OF_THE_STACK = {"ModelBucket", "AWS::NoValue", "HasDataKey"}
@@ -42,19 +42,23 @@ def find_names(node: Any) -> Iterator[str]:  # noqa: ANN401 - any part of a temp
                 yield from find_names(value)
 
 
-def test_a_version_depends_on_all_that_the_function_is_given() -> None:
-    given = set(find_names({name: value for name, value in FUNCTION.items() if name not in OF_THE_FUNCTION}))
-    assert {"Preload", "ModelMemory", "CoreLayer", "Settings.Serving.AliasSeconds"} <= {
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_a_version_depends_on_all_that_the_function_is_given(name: str) -> None:
+    function = PREDICT[f"{name}Function"]["Properties"]
+    given = set(find_names({key: value for key, value in function.items() if key not in OF_THE_FUNCTION}))
+    assert {f"{'Model' if name == 'Predict' else name}Memory", "CoreLayer", "Settings.Serving.AliasSeconds"} <= {
         name[: len("CoreLayer")] if name.startswith("CoreLayer") else name for name in given
     }
-    assert given - OF_THE_STACK <= set(find_names(PREDICT["PredictSettings"]["Properties"]["Content"]))
+    assert given - OF_THE_STACK <= set(find_names(PREDICT[f"{name}Settings"]["Properties"]["Content"]))
 
 
-def test_what_it_depends_on_is_in_its_description() -> None:
-    assert PREDICT[find_version(PREDICT)]["Properties"]["Description"] == {"Fn::Sub": "settings ${PredictSettings}"}
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_what_it_depends_on_is_in_its_description(name: str) -> None:
+    version = PREDICT[find_version(PREDICT, name)]
+    assert version["Properties"]["Description"] == {"Fn::Sub": f"settings ${{{name}Settings}}"}
     policies = ("DeletionPolicy", "UpdateReplacePolicy")  # former versions stay, for the alias to go back to
-    assert [PREDICT[find_version(PREDICT)][policy] for policy in policies] == ["Retain", "Retain"]
-    assert PREDICT["PredictSettings"]["Type"] == "AWS::AppConfig::HostedConfigurationVersion"
+    assert [version[policy] for policy in policies] == ["Retain", "Retain"]
+    assert PREDICT[f"{name}Settings"]["Type"] == "AWS::AppConfig::HostedConfigurationVersion"
 
 
 def test_a_version_depends_on_each_property_as_it_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -69,6 +73,8 @@ def test_a_version_depends_on_each_property_as_it_is_written(tmp_path: Path, mon
     assert find_version(PREDICT) in PREDICT
 
 
-def find_version(resources: dict[str, Any]) -> str:
-    (name,) = (name for name, one in resources.items() if one["Type"] == "AWS::Lambda::Version")
+def find_version(resources: dict[str, Any], function: str = "Predict") -> str:
+    (name,) = (
+        name for name, one in resources.items() if one["Type"] == "AWS::Lambda::Version" and name.startswith(function)
+    )
     return name

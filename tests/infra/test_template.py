@@ -149,7 +149,8 @@ def test_the_authorizer_starts_without_what_it_does_not_need() -> None:
 
 
 def test_functions_give_up_before_the_gateway_does() -> None:
-    assert all(STACK.functions[name].timeout_s < 29 for name in {route.function for route in STACK.routes})
+    """After 29 s, or after 15 minutes for an answer that it passes on."""
+    assert all(STACK.functions[route.function].timeout_s < (900 if route.streams else 29) for route in STACK.routes)
 
 
 def test_errors_of_the_gateway_are_readable_by_v2_and_openai_clients() -> None:
@@ -210,7 +211,7 @@ def test_a_guided_deploy_asks_few_questions_in_groups() -> None:
     groups = document["Metadata"]["AWS::CloudFormation::Interface"]["ParameterGroups"]
     grouped = [name for group in groups for name in group["Parameters"]]
     assert grouped == list(document["Parameters"])
-    assert len(grouped) <= 25
+    assert len(grouped) <= 28  # a second function that holds models has its own size
     assert groups[-1]["Label"] == {"default": "Advanced"}
 
 
@@ -226,4 +227,4 @@ def test_every_setting_is_used() -> None:
 
 
 def test_the_template_stays_short() -> None:
-    assert len((ROOT / "template.yaml").read_text().splitlines()) < 900
+    assert len((ROOT / "template.yaml").read_text().splitlines()) < 1000

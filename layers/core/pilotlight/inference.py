@@ -3,7 +3,8 @@
 A protocol is only an `EncodedRequest` here: a call over HTTP, a message of a queue or a line of a file.
 """
 
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from pilotlight import processing
@@ -21,7 +22,8 @@ from pilotlight.runtime.model_cache import LoadedModel
 from pilotlight.runtime.model_manager import ModelManager
 from pilotlight.runtime.request_cost import compute_slowdown
 from pilotlight.runtime.request_runner import RequestRunner, Run
-from pilotlight.runtime.traffic import Body, InferenceResult
+from pilotlight.runtime.traffic import Body, InferenceResult, RoutedRequest, TrafficRouter
+from pilotlight.runtime.trial_callers import TrialCaller
 from pilotlight.settings import Settings
 
 if TYPE_CHECKING:
@@ -125,6 +127,52 @@ class InferenceService:
         if capture and self._recorder is not None:
             self._recorder.offer(manifest, request.tensors, feeds, results, context.tenant)
         return outputs
+
+
+class RoutedInference:
+    """Runs requests on the versions that their aliases' traffic splits select."""
+
+    def __init__(self, service: InferenceService) -> None:
+        self._service = service
+        self._traffic_router = TrafficRouter(service.model_manager)
+
+    def infer(
+        self,
+        reference: ModelReference,
+        request: EncodedRequest[Body],
+        context: RequestContext,
+        get_caller: Callable[[], TrialCaller],
+        *,
+        capture: bool = True,
+    ) -> Body:
+        """Answer a request; a shadow's request is not captured."""
+        service = self._service
+
+        def infer(model: LoadedModel) -> InferenceResult[Body]:
+            return service.infer(model, request, context, capture=capture)
+
+        routed_request = RoutedRequest(
+            reference,
+            get_caller,
+            lambda: service.open_model(reference, context),
+            infer,
+            lambda model: halve_deadline(context, lambda: infer(model)),
+            lambda model: service.infer(model, request, RequestContext(), capture=False),
+            lambda: context.deadline - time.monotonic(),
+        )
+        return self._traffic_router.route_request(routed_request).body
+
+
+def halve_deadline(
+    context: RequestContext, run_inference: Callable[[], InferenceResult[Body]]
+) -> InferenceResult[Body]:
+    """Run an inference within half of the remaining time, which leaves the other half for a fallback."""
+    deadline = context.deadline
+    context.deadline = (time.monotonic() + deadline) / 2
+    try:
+        return run_inference()
+    finally:
+        context.deadline = deadline
 
 
 def count_examples(manifest: Manifest, feeds: Arrays) -> int:

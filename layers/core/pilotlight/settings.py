@@ -17,10 +17,12 @@ VARIABLES = {
     "model": "PILOTLIGHT_MODEL",
     "alias_seconds": "PILOTLIGHT_ALIAS_SECONDS",
     "preload": "PILOTLIGHT_PRELOAD",
+    "key_value_share": "PILOTLIGHT_KEY_VALUE_SHARE",
     "signing_key": "PILOTLIGHT_SIGNING_KEY",
     "sign_with": "PILOTLIGHT_SIGN_WITH",
     "promotion": "PILOTLIGHT_PROMOTION",
     "approval": "PILOTLIGHT_APPROVAL",
+    "generate_memory_mb": "PILOTLIGHT_GENERATE_MEMORY",
     "promoter": "PILOTLIGHT_PROMOTER",
     "call_seconds": "PILOTLIGHT_CALL_SECONDS",
     "reply_queues": "PILOTLIGHT_REPLY_QUEUES",
@@ -53,10 +55,12 @@ class Settings(Struct, frozen=True):
     memory_mb: Annotated[int, Meta(ge=128, le=10240)] = 1769
     model: str = ""  # the reference that MLflow's /invocations answers with; empty for the store's only model
     preload: str = ""  # references of the models that are fetched before the first request, separated by spaces
+    key_value_share: Annotated[float, Meta(ge=0, le=0.4)] = 0.2  # of the memory, for a language model's keys and values
     signing_key: str = ""  # RSA public key, base64 of DER: only versions signed with it are served; empty for all
     sign_with: str = ""  # KMS key that signs what passes the gate; empty if versions are not signed
     promotion: str = "off"  # what happens to a version that passes: off, champion, or a canary such as canary:10:1h
     approval: Literal["off", "required"] = "off"  # whether a person must approve a version before it may serve
+    generate_memory_mb: Annotated[int, Meta(ge=0, le=10240)] = 0  # of functions that generate text; 0: as `memory_mb`
     promoter: str = ""  # name of the function that executes promotion requests of the registry's routes
     call_seconds: Annotated[float, Meta(ge=-1, le=10)] = 0.1  # s of calls that may share a log line; -1: no lines
     reply_queues: str = ""  # ARNs of the queues that messages may name for their answers, separated by commas
@@ -92,6 +96,11 @@ class Settings(Struct, frozen=True):
     def model_memory_budget(self) -> int:
         """The bytes of models that may stay in memory: half, since opening one needs about its size again."""
         return self.memory_mb * 1_000_000 // 2
+
+    @property
+    def key_value_memory_budget(self) -> int:
+        """The bytes of keys and values that a language model may keep between requests; beside those of models."""
+        return int(self.memory_mb * 1_000_000 * self.key_value_share)
 
     @property
     def tensor_memory_budget(self) -> int:

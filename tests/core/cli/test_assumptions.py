@@ -12,7 +12,7 @@ from pilotlight.cli import publish
 from pilotlight.contracts.manifest import Manifest
 from pilotlight.contracts.processing import ClassificationPostprocessing, ImagePreprocessing
 from pilotlight.gate.checks import check_golden
-from pilotlight.gate.probe import ProbeResult
+from pilotlight.gate.probe_result import ProbeResult
 from pilotlight.registry.registry import Registry
 from pilotlight.storage.object_store import open_store
 from tests import fakes

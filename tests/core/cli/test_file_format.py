@@ -40,7 +40,7 @@ CASES = {
     "a b.tflite": (b"\x08", "a b.tflite' --output model.onnx, and publish model.onnx."),
     "saved_model.pb": (b"\x08", "is part of a SavedModel of TensorFlow, which is not read here; where TensorFlow is"),
     "frozen.pb": (b"\x08", "frozen.pb --inputs NAME:0 --outputs NAME:0 --output model.onnx, and publish model.onnx."),
-    "m.gguf": (b"GGUF\x03\x00\x00\x00", "it is a GGUF file, of llama.cpp"),
+    "m.gguf": (b"GGUX\x03\x00\x00\x00", "m.gguf is called a GGUF file, and does not begin as one; download it again."),
     "m.mlmodel": (b"\x08\x05\x12", "it is a Core ML model"),
     "m.safetensors": (b"\x10\x00\x00\x00\x00\x00\x00\x00{}", "it is a file of weights without a graph; publish"),
     "m.onnx.gz": (b"\x1f\x8b\x08", "it is compressed with gzip; unpack it"),

@@ -13,7 +13,8 @@ from pilotlight.errors import ChangedError
 from pilotlight.gate import evaluation
 from pilotlight.gate.answers import reduce_answers
 from pilotlight.gate.evaluation import QualityGate
-from pilotlight.gate.probe import ProbeRequest, ProbeResult
+from pilotlight.gate.probe import ProbeRequest
+from pilotlight.gate.probe_result import ProbeResult
 from pilotlight.gate.promotion import GateOverride, move_alias, promote_version
 from pilotlight.gate.verdict import Verdict, verdict_path
 from pilotlight.registry.registry import Registry, version_path

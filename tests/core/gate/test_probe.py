@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from pilotlight.gate.checks import check_opens
-from pilotlight.gate.probe import ProbeRequest, ProbeResult, has_finite_answers, probe_version, run_probe
+from pilotlight.gate.probe import ProbeRequest, has_finite_answers, probe_version, run_probe
+from pilotlight.gate.probe_result import ProbeResult
 from pilotlight.registry.registry import Registry
 from pilotlight.runtime import golden_recorder, request_search
 from pilotlight.runtime.session import open_session

@@ -71,7 +71,7 @@ def test_region_is_kept_or_made_up(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_our_runtime_client_is_found_without_a_layer() -> None:
     path = variables(replace(LAUNCH, client=OWN_CLIENT))["PYTHONPATH"].split(":")
     assert path[:2] == ["/task", "/layer"]
-    assert (Path(path[2]) / "pilotlight/local/runtime_client.py").exists()
+    assert (Path(path[2]) / "pilotlight/runtime_client/__main__.py").exists()
 
 
 def test_awss_client_is_taken_where_it_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:

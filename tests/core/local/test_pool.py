@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from pilotlight.local.gateway_errors import CLIENT_GONE, FAILED, STOPPING, THROTTLED, TIMED_OUT, GatewayError
-from pilotlight.local.pool import EnvironmentPool, OnFree
+from pilotlight.local.pool import Answer, EnvironmentPool, OnFree
 from pilotlight.local.template import GatewayLimits
 from tests.core.local.fakes import FakeEnvironment, invocation
 
@@ -25,7 +25,7 @@ class House:
         self.made.append(FakeEnvironment(on_free))
         return self.made[-1]
 
-    async def ask(self, name: str, *, is_abandoned: bool = False) -> "asyncio.Task[bytes]":
+    async def ask(self, name: str, *, is_abandoned: bool = False) -> "asyncio.Task[Answer]":
         given = invocation(name, is_abandoned=is_abandoned)
         task = asyncio.create_task(self.pool.invoke_within_limit(given), name=name)
         await settle()
@@ -54,7 +54,7 @@ def on_a_loop(scenario: Callable[[House], Awaitable[None]], **options: float) ->
     asyncio.run(run())
 
 
-def kind_of(task: "asyncio.Task[bytes]") -> object:
+def kind_of(task: "asyncio.Task[Answer]") -> object:
     error = task.exception()
     assert isinstance(error, GatewayError)
     return error.kind

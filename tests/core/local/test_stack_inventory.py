@@ -31,14 +31,14 @@ def test_by_default_a_stack_costs_less_than_a_dollar_without_the_free_tier() -> 
 
 def test_full_monitoring_has_the_other_alarms_and_the_dashboard() -> None:
     found = count(MonitoringLevel="full")
-    assert (found.alarm_metrics, found.composite_alarms) == (25, 1)
+    assert (found.alarm_metrics, found.composite_alarms) == (27, 1)
     assert [metrics > 50 for metrics in found.dashboard_metrics] == [True]
 
 
 def test_nested_stacks_get_their_parameters() -> None:
     """The alarm of failed trainings needs a rule that only a deploy can name."""
     found = count(MonitoringLevel="full", **TRAINING)
-    assert (found.alarm_metrics, found.repositories) == (26, 1)
+    assert (found.alarm_metrics, found.repositories) == (28, 1)
 
 
 def test_schedules_have_the_memory_and_the_machine_of_their_function() -> None:
@@ -56,8 +56,9 @@ def test_a_key_is_counted_once_wherever_it_is_used() -> None:
 def test_what_is_kept_warm_is_counted() -> None:
     (kept,) = count(ProvisionedConcurrency="2").warm
     assert (kept.environments, kept.has_snapshot, kept.memory_mb) == (2, False, 1769)
-    (snapshot,) = count(SnapStart="PublishedVersions").warm
-    assert (snapshot.environments, snapshot.has_snapshot) == (0, True)
+    snapshots = count(SnapStart="PublishedVersions").warm
+    assert [(each.environments, each.has_snapshot) for each in snapshots] == [(0, True), (0, True)]
+    assert sorted(each.memory_mb for each in snapshots) == [1769, 3538]
 
 
 def test_a_parameter_that_the_template_lacks_is_refused() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from functions.predict.snapstart import PROVISIONED, SNAP_START, SnapStartHooks
+from functions.predict.snapstart import SnapStartHooks
 from functions.predict.v2_endpoints import V2Endpoints
 from pilotlight.api.model_statistics import ModelStatistics
 from pilotlight.api.router import Router
@@ -17,6 +17,7 @@ from pilotlight.inference import InferenceService
 from pilotlight.registry.registry import Registry
 from pilotlight.runtime.inference_deadline import DeadlineRunner
 from pilotlight.runtime.model_manager import ModelManager
+from pilotlight.runtime.snapshot_hooks import PROVISIONED, SNAP_START
 from pilotlight.settings import Settings
 from pilotlight.storage.object_store import open_store
 from tests import fakes

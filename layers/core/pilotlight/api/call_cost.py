@@ -6,6 +6,7 @@
     x-pilotlight-billed-ms: 1           as Lambda bills it: rounded up to 1 ms, with the init of a cold environment
     x-pilotlight-gb-seconds: 0.001728
     x-pilotlight-usd: 0.000000228793    the call's price on Lambda, by pilotlight.costs.prices
+    x-pilotlight-usd-per-second: ...    of a streamed answer, whose duration is not known when its headers are sent
     x-correlation-id: ...               the caller's own, else the gateway's; also in the log
     x-request-id: ...                   the same, for openai's client
 
@@ -44,6 +45,16 @@ class CostMeter:
         usd = prices.LAMBDA_REQUEST * invocations + gb_seconds * self._usd_per_gb_second
         return CallCost(total, cold, milliseconds, f"{gb_seconds:.6f}", f"{usd:.12f}")
 
+    def start_headers(self, trace: RequestContext) -> dict[str, str]:
+        """Build the headers of an answer that has only begun: all but its duration and cost."""
+        so_far = time.perf_counter() - trace.start_time
+        return {
+            "server-timing": trace.format_server_timing(so_far),
+            "x-pilotlight-cold": "true" if self._is_first_call or trace.cold else "false",
+            "x-pilotlight-usd-per-second": f"{self._gb_per_second * self._usd_per_gb_second:.12f}",
+            **identify_call(trace),
+        }
+
 
 class CallCost(Struct, frozen=True):
     """The duration of a call in seconds, and its cost; texts where header and log must be equal."""
@@ -56,18 +67,22 @@ class CallCost(Struct, frozen=True):
 
     def to_headers(self, trace: RequestContext) -> dict[str, str]:
         """Build the headers with duration, cost, version and correlation id."""
-        headers = {
+        return {
             "server-timing": trace.format_server_timing(self.total),
             "x-pilotlight-cold": "true" if self.cold else "false",
             "x-pilotlight-billed-ms": str(self.milliseconds),
             "x-pilotlight-gb-seconds": self.gb_seconds,
             "x-pilotlight-usd": self.usd,
+            **identify_call(trace),
         }
-        if trace.version is not None:
-            headers["x-pilotlight-version"] = str(trace.version)
-        if trace.correlation:
-            headers[CORRELATION_HEADER] = headers[REQUEST_ID_HEADER] = trace.correlation
-        return headers
+
+
+def identify_call(trace: RequestContext) -> dict[str, str]:
+    """Build the headers with the version that answers and the call's id, as far as they are known."""
+    headers = {} if trace.version is None else {"x-pilotlight-version": str(trace.version)}
+    if trace.correlation:
+        headers[CORRELATION_HEADER] = headers[REQUEST_ID_HEADER] = trace.correlation
+    return headers
 
 
 def read_process_age() -> float:

@@ -6,15 +6,20 @@ nothing is cached.
 """
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pilotlight.runtime.model_cache import VersionKey
+
+if TYPE_CHECKING:
+    from pilotlight.runtime.measured_generation import GenerationOutcome
 
 PHASES = ("compute_input", "compute_infer", "compute_output")  # decode and check; run the graph; encode
 UNUSED_COUNTERS = ("queue", "cache_hit", "cache_miss")
 Clock = Callable[[], int]
+NS_PER_S = 1e9
 
 
 class Duration:
@@ -45,6 +50,7 @@ class VersionStatistics:
         self.items = 0
         self.last_ms = 0  # since 1970
         self.batches: dict[int, tuple[Duration, Duration, Duration]] = {}
+        self.generations: GenerationStatistics | None = None  # of a language model
 
     def record_success(self, ns: int, phases: tuple[int, int, int], items: int) -> None:
         """Record an answer to `items` inferences at once, which took `ns` in total and `phases` in each phase."""
@@ -72,11 +78,45 @@ class VersionStatistics:
             "response_stats": {},
             "batch_stats": [format_batch_stats(items, phases) for items, phases in sorted(self.batches.items())],
             "memory_usage": memory,
+            **({"generation_stats": self.generations.to_document()} if self.generations is not None else {}),
         }
 
     def _sum_phase(self, index: int) -> dict[str, int]:
         durations = [phases[index] for phases in self.batches.values()]
         return {"count": sum(each.count for each in durations), "ns": sum(each.ns for each in durations)}
+
+
+class GenerationStatistics:
+    """What generations of one version took: times to the first text, tokens, and why the choices ended."""
+
+    def __init__(self) -> None:
+        self.first_token = Duration()
+        self.decoding = Duration()  # of the events behind the first; its count is of tokens
+        self.prompt_tokens = self.cached_tokens = self.completion_tokens = 0
+        self.finish_reasons: Counter[str] = Counter()
+
+    def add(self, outcome: "GenerationOutcome") -> None:
+        """Add a generation."""
+        usage, first = outcome.usage, outcome.first_token_seconds
+        self.prompt_tokens += usage.prompt_tokens
+        self.cached_tokens += usage.cached_tokens
+        self.completion_tokens += usage.completion_tokens
+        self.finish_reasons.update(reason.value for reason in outcome.finish_reasons)
+        if first is not None:
+            self.first_token.add(round(NS_PER_S * first))
+            self.decoding.count += outcome.decoded_tokens
+            self.decoding.ns += round(NS_PER_S * (outcome.seconds - first))
+
+    def to_document(self) -> dict[str, Any]:
+        """Build this product's own part of an entry of `model_stats`."""
+        return {
+            "first_token": self.first_token.to_document(),
+            "further_tokens": self.decoding.to_document(),
+            "prompt_tokens": self.prompt_tokens,
+            "cached_tokens": self.cached_tokens,
+            "completion_tokens": self.completion_tokens,
+            "finish_reasons": dict(self.finish_reasons),
+        }
 
 
 def format_batch_stats(items: int, phases: tuple[Duration, ...]) -> dict[str, Any]:
@@ -134,6 +174,17 @@ class ModelStatistics:
         if record is None:
             record = self._records[key] = VersionStatistics()
         return CallTimer(record, self._clock)
+
+    def record_generation(self, key: VersionKey, outcome: "GenerationOutcome") -> None:
+        """Record how a generation of a version went; one that nobody waited for is neither success nor failure."""
+        record = self._records.setdefault(key, VersionStatistics())
+        ns = round(NS_PER_S * outcome.seconds)
+        if outcome.error is not None:
+            record.fail.add(ns)
+        elif not outcome.is_cancelled:
+            record.record_success(ns, (0, ns, 0), max(1, len(outcome.finish_reasons)))
+        record.generations = record.generations or GenerationStatistics()
+        record.generations.add(outcome)
 
     def list_versions(self, name: str | None = None) -> list[VersionKey]:
         """List the versions with a record, of one model or of all."""

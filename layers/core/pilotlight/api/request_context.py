@@ -7,6 +7,7 @@ from math import inf
 from typing import Any
 
 GATEWAY_TIMEOUT_S = 29.0  # after which API Gateway answers 504
+STREAM_TIMEOUT_S = 900.0  # after which it cuts an answer that it passes on
 DEADLINE_MARGIN_S = 0.5  # reserved for writing and sending the error
 SAM_LOCAL = "AWS_SAM_LOCAL"  # set by the SAM CLI, whose events all have the time at which the CLI started
 
@@ -31,7 +32,9 @@ class RequestContext:
         self.tenant = ""  # whose request it is; empty for the stack's own callers
 
     @classmethod
-    def from_event(cls, event: Mapping[str, Any], context: object) -> "RequestContext":
+    def from_event(
+        cls, event: Mapping[str, Any], context: object, gateway_timeout_s: float = GATEWAY_TIMEOUT_S
+    ) -> "RequestContext":
         """Create the context of an event, with the deadline by the timeouts of function and gateway."""
         remaining = getattr(context, "get_remaining_time_in_millis", None)
         remaining_seconds = remaining() / 1000 if remaining is not None else inf
@@ -39,11 +42,11 @@ class RequestContext:
         received = gateway_context.get("requestTimeEpoch") if SAM_LOCAL not in os.environ else None  # ms
         queue_seconds = time.time() - received / 1000 if isinstance(received, int | float) else None
         if (
-            queue_seconds is None or not 0 <= queue_seconds < GATEWAY_TIMEOUT_S
+            queue_seconds is None or not 0 <= queue_seconds < gateway_timeout_s
         ):  # a recorded event, or the clocks differ
             queue_seconds = None
         else:
-            remaining_seconds = min(remaining_seconds, GATEWAY_TIMEOUT_S - queue_seconds)
+            remaining_seconds = min(remaining_seconds, gateway_timeout_s - queue_seconds)
         trace = cls(time.monotonic() + remaining_seconds - DEADLINE_MARGIN_S, queue_seconds)
         trace.correlation = gateway_context.get("requestId") or ""
         return trace

@@ -5,12 +5,12 @@ The gateway has already matched the path, so a route is spelled as in the templa
 
 import logging
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from pilotlight.api.call_cost import CostMeter
-from pilotlight.api.http import Request, Response, count_sent_bytes, is_sendable
-from pilotlight.api.request_context import RequestContext
+from pilotlight.api.call_cost import CallCost, CostMeter
+from pilotlight.api.http import Request, Response, StreamedResponse, count_sent_bytes, is_sendable
+from pilotlight.api.request_context import GATEWAY_TIMEOUT_S, RequestContext
 from pilotlight.api.usage_log import UsageLog
 from pilotlight.errors import (
     ConflictError,
@@ -31,11 +31,13 @@ from pilotlight.observability import correlation
 
 LOG = logging.getLogger("pilotlight.api")
 
-Endpoint = Callable[[Request], Response]
+Answer = Response | StreamedResponse
+Endpoint = Callable[[Request], Answer]
 ErrorFormatter = Callable[..., Response]  # a status, a message and headers as the body that the routes' clients show
 MLFLOW_RESOURCES = frozenset({"/invocations", "/ping", "/health", "/version"})  # whose clients show `message`
 Routes = Mapping[str, Mapping[str, Endpoint]]  # resource -> verb -> endpoint
 
+SERVER_ERROR = 500
 MLFLOW_CODES = {
     404: "RESOURCE_DOES_NOT_EXIST", 409: "RESOURCE_CONFLICT", 500: "INTERNAL_ERROR", 501: "NOT_IMPLEMENTED",
     503: "TEMPORARILY_UNAVAILABLE",
@@ -65,30 +67,71 @@ class Router:
         usage_log: UsageLog | None = None,
         error_formatter: ErrorFormatter | None = None,
         on_response: Callable[[], None] | None = None,
+        gateway_timeout_s: float = GATEWAY_TIMEOUT_S,
+        choose_error_formatter: Callable[[str], ErrorFormatter] | None = None,
     ) -> None:
-        """Create a router; `on_response` is called before the runtime sends an answer, so it must not take long."""
+        """Create a router; `on_response` is called before the runtime sends an answer, so it must not take long.
+
+        For a streamed answer it is called behind the last chunk. `gateway_timeout_s` is how long the gateway waits.
+        `choose_error_formatter` chooses the form of errors by the route, for a function with clients of several kinds.
+        """
         self._routes = routes
         self._cost_meter = cost_meter
         self._usage_log = usage_log
         self._error_formatter = error_formatter or build_error_response
+        self._choose_error_formatter = choose_error_formatter
         self._on_response = on_response
+        self._gateway_timeout_s = gateway_timeout_s
 
     def __call__(self, event: Mapping[str, Any], context: object) -> dict[str, Any]:
         """Answer a REST proxy event; with a cost meter, add the call's duration and cost, and log them."""
-        trace = RequestContext.from_event(event, context)
-        response = self.replace_unsendable(event, self.dispatch(event, trace)).to_event()
-        if self._cost_meter is not None:
-            if trace.marks:
-                trace.mark_stage("encode")
-            cost = self._cost_meter.measure_call(trace)
+        trace = RequestContext.from_event(event, context, self._gateway_timeout_s)
+        answer = self.dispatch(event, trace)
+        if isinstance(answer, StreamedResponse):
+            return self._start_stream(event, trace, answer)
+        response = self.replace_unsendable(event, answer).to_event()
+        if trace.marks:
+            trace.mark_stage("encode")
+        cost = self._record_cost(event, trace, response["statusCode"])
+        if cost is not None:
             response["headers"].update(cost.to_headers(trace))
-            if self._usage_log is not None:
-                self._usage_log.record_http_call(event, trace, cost, response["statusCode"])
         if self._on_response is not None:
             self._on_response()
         return response
 
-    def dispatch(self, event: Mapping[str, Any], trace: RequestContext) -> Response:
+    def _start_stream(
+        self, event: Mapping[str, Any], trace: RequestContext, answer: StreamedResponse
+    ) -> dict[str, Any]:
+        """Return a streamed answer with the headers that are known before it; its cost is logged at its end."""
+
+        def finish(failure: BaseException | None) -> None:
+            if failure is not None:
+                LOG.error(
+                    "The handler failed on %s after it had begun to answer: %s\n%s",
+                    event.get("resource"),
+                    type(failure).__name__,
+                    format_traceback(failure),
+                )
+            trace.mark_stage("infer")
+            self._record_cost(event, trace, answer.status if failure is None else SERVER_ERROR)
+            if self._on_response is not None:
+                self._on_response()
+
+        response = StreamedResponse(answer.status, ObservedChunks(answer.chunks, finish), answer.headers).to_event()
+        if self._cost_meter is not None:
+            response["headers"].update(self._cost_meter.start_headers(trace))
+        return response
+
+    def _record_cost(self, event: Mapping[str, Any], trace: RequestContext, status: int) -> CallCost | None:
+        """Measure a call and log it; return its cost, or None without a cost meter."""
+        if self._cost_meter is None:
+            return None
+        cost = self._cost_meter.measure_call(trace)
+        if self._usage_log is not None:
+            self._usage_log.record_http_call(event, trace, cost, status)
+        return cost
+
+    def dispatch(self, event: Mapping[str, Any], trace: RequestContext) -> Answer:
         """Call the endpoint, and turn an error into its status and one sentence."""
         correlation.set_correlation_id(trace.correlation)
         format_error = self._get_error_formatter(event)
@@ -108,7 +151,7 @@ class Router:
             LOG.error(  # noqa: TRY400 - without its text
                 "The handler failed on %s: %s\n%s", event.get("resource"), type(exc).__name__, format_traceback(exc)
             )
-            return format_error(500, "The server failed on this request; its log says why.")
+            return format_error(SERVER_ERROR, "The server failed on this request; its log says why.")
 
     def replace_unsendable(self, event: Mapping[str, Any], response: Response) -> Response:
         """Return the response, or an error if it is larger than Lambda sends: that would end the environment."""
@@ -121,6 +164,8 @@ class Router:
 
     def _get_error_formatter(self, event: Mapping[str, Any]) -> ErrorFormatter:
         """Return what builds the errors of a route, by the clients that it has."""
+        if self._choose_error_formatter is not None:
+            return self._choose_error_formatter(event.get("resource") or "")
         return build_mlflow_error if event.get("resource") in MLFLOW_RESOURCES else self._error_formatter
 
     def find_endpoint(self, request: Request) -> Endpoint:
@@ -133,6 +178,43 @@ class Router:
             what = f"{request.resource} does not take {request.method}; use {', '.join(verbs)}."
             raise MethodNotAllowedError(what, allowed=verbs)
         return verbs[verb]
+
+
+class ObservedChunks:
+    """The chunks of an answer, with a call of `on_end` behind the last one: an error, or None for a good end.
+
+    It is called once, also if nobody has asked for a chunk before `close`, as a generator's `finally` would not be.
+    """
+
+    def __init__(self, chunks: Iterator[bytes], on_end: Callable[[BaseException | None], None]) -> None:
+        self._chunks = chunks
+        self._on_end: Callable[[BaseException | None], None] | None = on_end
+
+    def __iter__(self) -> "ObservedChunks":
+        return self
+
+    def __next__(self) -> bytes:
+        """Return the next chunk."""
+        try:
+            return next(self._chunks)
+        except StopIteration:
+            self._end(None)
+            raise
+        except BaseException as exc:
+            self._end(exc)
+            raise
+
+    def close(self) -> None:
+        """Tell what makes the chunks that nobody reads on."""
+        close = getattr(self._chunks, "close", None)
+        if close is not None:
+            close()
+        self._end(None)
+
+    def _end(self, failure: BaseException | None) -> None:
+        on_end, self._on_end = self._on_end, None
+        if on_end is not None:
+            on_end(failure)
 
 
 def format_traceback(exc: BaseException) -> str:

@@ -14,12 +14,14 @@ from pilotlight.contracts.scopes import Scope
 Verb = Literal["GET", "POST", "PUT", "DELETE"]
 
 TEXT, HTML = "text/plain", "text/html"
+EVENT_STREAM = "text/event-stream"
 MULTIPART, BINARY = "multipart/form-data", "application/octet-stream"
 FILES = ("image/*", "audio/*", TEXT, BINARY, MULTIPART)  # bodies that are one example of a model, or a form of several
 
 # Functions, by their logical ids in template.yaml.
 PREDICT, REGISTRY = "PredictFunction", "ModelsFunction"
 BATCHES, TRAININGS = "BatchesFunction", "StartTrainingFunction"
+GENERATE = "GenerateFunction"  # alone streams its answers; its errors too, so that no other function shares its routes
 
 V2_MODEL_PATH, V2_VERSION_PATH = "/v2/models/{model}", "/v2/models/{model}/versions/{version}"
 V2_PATHS = (V2_MODEL_PATH, V2_VERSION_PATH)
@@ -41,6 +43,11 @@ class Route(NamedTuple):
     status: str = "200"
     other_statuses: tuple[str, ...] = ()  # other statuses with a response of the same form
     other_bodies: tuple[str, ...] = ()  # other media types of the body
+
+    @property
+    def streams(self) -> bool:
+        """Whether the gateway passes the answer on while the function makes it."""
+        return self.function == GENERATE
 
 
 ROUTES: tuple[Route, ...] = (
@@ -82,6 +89,22 @@ ROUTES: tuple[Route, ...] = (
         )
         for path in V2_PATHS
     ),
+    *(
+        Route("POST", f"{path}/generate", GENERATE, "infer", "A text that a language model writes.", body="Object")
+        for path in V2_PATHS
+    ),
+    *(
+        Route(
+            "POST",
+            f"{path}/generate_stream",
+            GENERATE,
+            "infer",
+            "The same, sent as events while it is written.",
+            EVENT_STREAM,
+            "Object",
+        )
+        for path in V2_PATHS
+    ),
     Route("POST", "/v2/repository/index", REGISTRY, "infer", "Every version with its state.", "Index", "Object"),
     Route(
         "POST",
@@ -112,6 +135,53 @@ ROUTES: tuple[Route, ...] = (
     Route("GET", "/ping", PREDICT, "infer", "Whether the store answers.", TEXT),
     Route("GET", "/health", PREDICT, "infer", "Whether the store answers.", TEXT),
     Route("GET", "/version", PREDICT, "infer", "The version of the server.", TEXT),
+    # Language models, in the shapes of OpenAI's and Anthropic's APIs.
+    Route("GET", "/v1/models", GENERATE, "infer", "The models that these routes may name.", "LanguageModelList"),
+    Route(
+        "GET", "/v1/models/{model}", GENERATE, "infer", "One model, with its context length.", "LanguageModelObject"
+    ),
+    Route(
+        "POST",
+        "/v1/chat/completions",
+        GENERATE,
+        "infer",
+        "The next message of a conversation; with stream: true, as events while it is written.",
+        "ChatCompletion",
+        "ChatCompletionBody",
+    ),
+    Route(
+        "POST", "/v1/completions", GENERATE, "infer", "The continuation of a text.", "Completion", "CompletionBody"
+    ),
+    Route("POST", "/v1/responses", GENERATE, "infer", "A response to a conversation, stateless.", body="Object"),
+    Route("POST", "/v1/messages", GENERATE, "infer", "The next message, in Anthropic's shape.", body="Object"),
+    Route(
+        "POST",
+        "/v1/messages/count_tokens",
+        GENERATE,
+        "infer",
+        "How many tokens a conversation has, in Anthropic's shape.",
+        body="Object",
+    ),
+    Route("POST", "/v1/embeddings", GENERATE, "infer", "The vectors of texts.", body="Object"),
+    Route("POST", "/v1/rerank", GENERATE, "infer", "Documents by their relevance to a query.", body="Object"),
+    Route(
+        "POST",
+        "/v1/decisions",
+        GENERATE,
+        "infer",
+        "Probabilities of typed questions on one input; beta, as OpenAI's own is.",
+        body="Object",
+    ),
+    Route(
+        "POST",
+        "/tokenize",
+        GENERATE,
+        "infer",
+        "The tokens of a text or a conversation.",
+        "TokenizeResult",
+        "TokenizeBody",
+    ),
+    Route("POST", "/detokenize", GENERATE, "infer", "The text of tokens.", "DetokenizeResult", "DetokenizeBody"),
     # Versions, and the aliases that decide which of them answer.
     Route("GET", "/registry/models", REGISTRY, "admin", "Every model.", "ModelList"),
     Route(

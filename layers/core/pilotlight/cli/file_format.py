@@ -15,8 +15,8 @@ from pilotlight.runtime.booster_format import detect_booster
 Description = tuple[str, str]  # what a file is, a noun or the rest of a sentence, and what to do instead
 HEAD_BYTES = 4096  # of a file, which tell its format
 BRING = (
-    "bring an ONNX file, a Hugging Face checkpoint folder with safetensors, a Triton model, a .pt2 file, a file that "
-    "XGBoost, LightGBM or CatBoost saved, or file.py:NAME"
+    "bring an ONNX file, a Hugging Face checkpoint folder with safetensors, a language model in GGUF, a Triton model, "
+    "a .pt2 file, a file that XGBoost, LightGBM or CatBoost saved, or file.py:NAME"
 )
 NO_ONNX = "is not an ONNX file: it is"
 NO_GRAPH = "holds no ONNX graph: it is"
@@ -48,7 +48,6 @@ KERAS = (
 # By the first bytes; the first that fits counts.
 MAGICS: tuple[tuple[bytes, str, str], ...] = (
     (b"\x89HDF\r\n\x1a\n", *KERAS),
-    (b"GGUF", "a GGUF file, of llama.cpp", "it holds weights without a graph; publish the ONNX export of the model"),
     (b"\x1f\x8b", "compressed with gzip", "unpack it, and publish what is inside"),
     (b"\x28\xb5\x2f\xfd", "compressed with zstd", "unpack it, and publish what is inside"),
     (b"BZh", "compressed with bzip2", "unpack it, and publish what is inside"),
@@ -78,7 +77,7 @@ SUFFIXES: dict[str, tuple[str, str]] = {
     ".keras": KERAS,
     ".pb": TENSORFLOW_GRAPH,
     ".tflite": TFLITE,
-    ".gguf": ("a GGUF file, of llama.cpp", "it holds weights without a graph; publish the ONNX export of the model"),
+    ".gguf": ("is called a GGUF file, and does not begin as one", "download it again"),
     ".mlmodel": ("a Core ML model", "publish the ONNX export of the model that it was made of"),
     ".ort": ("a model in onnxruntime's own format", "publish the .onnx file that it was made of"),
     ".engine": ("an engine of TensorRT", "publish the .onnx file that it was made of"),

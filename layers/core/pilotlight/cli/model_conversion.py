@@ -6,7 +6,7 @@ version to a folder, and nothing to a store.
 
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -20,12 +20,19 @@ from pilotlight.errors import UnavailableError
 DRAFT_FILE = "draft.json"
 
 
-def convert_model(path: Path, options: Mapping[str, object], folder: Path) -> tuple[ManifestDraft, dict[str, Path]]:
-    """Convert PATH, and return the draft and the files in the folder.
+def convert_model(
+    path: Path,
+    options: Mapping[str, object],
+    folder: Path,
+    module: str = "functions.train.convert",
+    packages: Sequence[str] = ("torch", "onnx"),
+) -> tuple[ManifestDraft, dict[str, Path]]:
+    """Convert PATH by a module that needs these packages, and return the draft and the files in the folder.
 
     The process prints its errors on standard error; this one then exits with the same code.
     """
-    code = run_converter([str(path), *build_option_arguments(options), "--into", str(folder)])
+    check_packages(packages)
+    code = run_converter(module, [str(path), *build_option_arguments(options), "--into", str(folder)])
     if code:
         raise typer.Exit(code)
     draft = decode_document((folder / DRAFT_FILE).read_bytes(), ManifestDraft, DRAFT_FILE)
@@ -37,10 +44,14 @@ def build_option_arguments(options: Mapping[str, object]) -> list[str]:
     return [word for name, value in options.items() if value is not None for word in (name, str(value))]
 
 
-def run_converter(arguments: list[str]) -> int:
-    """Run the process and return its exit code."""
-    if find_spec("torch") is None or find_spec("onnx") is None:
+def check_packages(packages: Sequence[str]) -> None:
+    """Raise `UnavailableError` if one of the packages is not installed."""
+    if any(find_spec(package) is None for package in packages):
         raise UnavailableError(
             "Only an ONNX file as it is can be published here; to convert or quantize, run pip install -e '.[train]'."
         )
-    return subprocess.call([sys.executable, "-m", "functions.train.convert", *arguments], env=build_job_environment())
+
+
+def run_converter(module: str, arguments: list[str]) -> int:
+    """Run the process and return its exit code."""
+    return subprocess.call([sys.executable, "-m", module, *arguments], env=build_job_environment())

@@ -21,6 +21,7 @@ from pilotlight.cli import (
     graph_card,
     hugging_face_cache,
     inferred_steps,
+    language_model,
     model_conversion,
     processing_steps,
     triton_repository,
@@ -63,7 +64,8 @@ def publish(
         Path,
         typer.Argument(
             metavar="PATH",
-            help="An ONNX file; a folder with one; a Triton model's folder; a Hugging Face checkpoint's; a .pt2 file; "
+            help="An ONNX file; a folder with one; a Triton model's folder; a Hugging Face checkpoint's; a language "
+            "model in GGUF; a .pt2 file; "
             "a model that XGBoost (.json, .ubj), LightGBM (.txt) or CatBoost (.cbm) saved; or file.py:NAME, a function "
             "that gives a torch module and example inputs, or an estimator of scikit-learn or of these: that file "
             "is run.",
@@ -87,7 +89,7 @@ def publish(
             "--evaluation",
             metavar="FILE",
             help="Examples and their right answers: npz with the graph's inputs by name, or a table "
-            "with the columns that callers send (CSV, Parquet, JSONL).",
+            "with the columns that callers send (CSV, Parquet, JSONL). Of a language model, a text.",
         ),
     ] = None,
     calibration: Annotated[
@@ -120,6 +122,12 @@ def publish(
         typer.Option("--mask", metavar="FIELD=WORD", help="age=drop, id=hash; '*=drop' drops all that are not named."),
     ] = [],  # noqa: B006 - typer reads it, nothing writes it
     precision: Annotated[Precision, typer.Option("--precision", help="Of the weights in the file.")] = "fp32",
+    context: Annotated[
+        int | None,
+        typer.Option(
+            "--context", help="Tokens of prompt and answer together, of a language model; fewer take less memory."
+        ),
+    ] = None,
     store: StoreOption = STORE,
     url: ServerOption = None,
     json: JsonOption = False,
@@ -133,6 +141,12 @@ def publish(
         "--name": name, "--task": task, "--labels": labels, "--quantize": quantize,
         "--evaluation": evaluation, "--calibration": calibration, "--sample": sample,
     }  # fmt: skip
+    if language_model.is_language_model(path):
+        options |= {"--processing": steps, "--context": context, "--mask": mask, "--capture": capture}
+        language_model.publish_language_model(path, options, publish_version, url or store, json=json)
+        return
+    if context is not None:
+        raise InvalidInputError(f"--context is for language models, and {path} is none.")
     with TemporaryDirectory(prefix="pilotlight-publish-") as work_folder:
         source = locate_servable_graph(path, Path(work_folder) / "graph-of-tensors")
         classifier = source.classifier if source else None

@@ -153,6 +153,27 @@ class RequestCost(Struct, frozen=True):
     rows_independent: bool = False  # whether several rows have the same answers as each alone; then they may be divided
 
 
+class GenerationSpeed(Struct, frozen=True):
+    """How fast one environment with so many threads reads a prompt and writes an answer, in tokens per second."""
+
+    threads: Annotated[int, Meta(ge=1)]
+    prompt: Annotated[float, Meta(gt=0)]
+    answer: Annotated[float, Meta(gt=0)]
+
+
+class GenerationCost(Struct, frozen=True, kw_only=True):
+    """What texts of a language model cost, as measured when it was published: memory, and speeds by threads.
+
+    An environment needs `session_bytes + working_bytes`, and the keys and values of its tokens.
+    """
+
+    prompt_tokens: Annotated[int, Meta(ge=1)]  # of the measured prompt
+    first_token_ms: Annotated[float, Meta(ge=0)]  # of that prompt, with one thread
+    session_bytes: Annotated[int, Meta(ge=0)]  # memory of the open session
+    working_bytes: Annotated[int, Meta(ge=0)]  # at the peak of opening it and of a run, beyond that
+    speeds: Annotated[tuple[GenerationSpeed, ...], Meta(min_length=1)]  # fewest threads first
+
+
 class ManifestDraft(Struct, frozen=True, kw_only=True):
     """A version without a number, as its publisher describes it; the registry makes a `Manifest` of it."""
 
@@ -180,6 +201,7 @@ class ManifestDraft(Struct, frozen=True, kw_only=True):
     decoder: DecoderSpec | None = None  # of a language model that generates text, whose task is generation
     profile: str | None = None  # path of the training set's profile among the files
     request_cost: RequestCost | None = None  # without it, environments learn what requests cost
+    generation_cost: GenerationCost | None = None  # of a language model
     capture: CapturePolicy | None = None  # what may be kept of requests; without it, summaries
     training: TrainingRecord | None = None
     parent: Version | None = None
@@ -275,6 +297,11 @@ class Manifest(ManifestDraft, frozen=True, kw_only=True):
             if file.path == path:
                 return file
         raise InvalidInputError(f"The manifest of {self.name}:{self.version} names no file {path!r}.")
+
+    def has_same_tokenizer(self, other: "Manifest") -> bool:
+        """Return whether two versions split a text into the same tokens, by the bytes of their tokenizers."""
+        hashes = [None if each.tokenizer is None else each.get_file(each.tokenizer).sha256 for each in (self, other)]
+        return hashes[0] is not None and hashes[0] == hashes[1]
 
     @property
     def graph_file(self) -> ManifestFile:

@@ -57,10 +57,14 @@ NUMBER_METRICS: Mapping[str, MetricDefinition] = {
     "rmse": ERROR_METRIC,
     "mape": replace(ERROR_METRIC, unit="points", is_relative=False, is_percentage=True, default_budget=0.5),
 }
+PERPLEXITY = "perplexity"
+# In a variant's metrics: the perplexity of the unquantized model on the same text, where that is no variant itself.
+SOURCE_PERPLEXITY = "source_perplexity"
 METRICS: Mapping[str, MetricDefinition] = {
     **CLASS_METRICS,
     **NUMBER_METRICS,
     "loss": replace(LOSS_METRIC, unit="nats per token"),  # of a language model; 0.02 are 2 % more perplexity
+    PERPLEXITY: ERROR_METRIC,  # of a language model that generates text: e to the power of its loss
 }
 
 

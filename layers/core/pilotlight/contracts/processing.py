@@ -283,6 +283,8 @@ class EmbeddingPostprocessing(OutputStep, frozen=True, kw_only=True, tag="embedd
     pooling: Literal["mean", "cls", "max"] = "mean"
     normalise: bool = True  # to length 1
     name: NonEmptyString = "embedding"  # of the caller's output
+    # To which a caller may shorten the vectors of a model that was trained for it (Matryoshka, arXiv 2205.13147).
+    dimensions: tuple[PositiveInt, ...] = ()
 
     @property
     def output_names(self) -> tuple[str, ...]:

@@ -3,16 +3,19 @@
 A check without data refuses nothing and is "not checked": the verdict never claims what was not measured.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from pilotlight.contracts.manifest import Manifest, TensorSpec
+from pilotlight.contracts.metric import METRICS, PERPLEXITY, SOURCE_PERPLEXITY
 from pilotlight.gate import metrics
 from pilotlight.gate.answers import EvaluationOutputs
 from pilotlight.gate.metrics import WeightedMetric
-from pilotlight.gate.probe import ProbeResult
+from pilotlight.gate.probe_result import ProbeResult, TextTimes
 from pilotlight.gate.verdict import GateCheck, GateLimits
+
+USUAL_CONTEXT_TOKENS = 2048  # of prompt and answer, that a function must have the memory for
 
 
 def check_opens(version: Manifest, probe_result: ProbeResult) -> GateCheck:
@@ -66,14 +69,11 @@ def check_golden(version: Manifest, probe_result: ProbeResult) -> GateCheck:
     """Check that the version answers its golden requests as it did when it was exported."""
     if probe_result.golden is not None:
         return GateCheck("golden", False, probe_result.golden)
+    kind, advice = ("requests", ": publish it with --sample") if version.decoder is None else ("prompts", "")
     if version.golden is None:
-        return GateCheck(
-            "golden",
-            True,
-            "It brought no golden requests, so nothing tells whether it answers as it did: publish it with --sample.",
-            checked=False,
-        )
-    return GateCheck("golden", True, "Its golden requests are answered as recorded.")
+        why = f"It brought no golden {kind}, so nothing tells whether it answers as it did{advice}."
+        return GateCheck("golden", True, why, checked=False)
+    return GateCheck("golden", True, f"Its golden {kind} are answered as recorded.")
 
 
 def check_finite_outputs(outputs: np.ndarray[tuple[int, ...], np.dtype[np.floating]]) -> GateCheck:
@@ -207,12 +207,76 @@ def check_duration(
     return GateCheck(name, not refused, why, {"ms": ours_ms, "champion_ms": theirs_ms})
 
 
+def check_text_times(ours: TextTimes, theirs: TextTimes, limits: GateLimits) -> Iterator[GateCheck]:
+    """Check that neither a language model's first token nor its further ones take much longer than the champion's."""
+    for name, subject, mine, other in (
+        ("first token", "The first token", ours.first_token_ms, theirs.first_token_ms),
+        ("pace", "A further token", ours.token_ms, theirs.token_ms),
+    ):
+        yield check_duration(name, subject, mine, other, limits.latency_ratio, limits.latency_ms)
+
+
+def check_finite_scores(probe_result: ProbeResult) -> GateCheck:
+    """Check that a language model gives a probability to every token that it is shown."""
+    if probe_result.finite is False:
+        why = "It scores tokens of its prompts with NaN or infinity."
+        return GateCheck("finite", False, why)
+    return GateCheck("finite", True, "Every token of its prompts has a probability.")
+
+
+def check_perplexity(version: Manifest, limits: GateLimits) -> GateCheck:
+    """Check by the report's numbers that the served variant is within its budget of the unquantized model."""
+    kind, served = METRICS[PERPLEXITY], version.variants[version.serve].metrics
+    ours, source = served.get(PERPLEXITY), find_source_perplexity(version)
+    if ours is None or source is None:
+        why = "Its manifest has no perplexity of the served variant and the unquantized model, so none is compared."
+        return GateCheck("quantized", True, why, checked=False)
+    promised = version.budget if version.metric == PERPLEXITY else None
+    budget = kind.default_budget if promised is None else promised
+    budget = budget if limits.quantized_points is None else min(budget, limits.quantized_points)
+    lost = kind.compute_degradation(source, ours)
+    numbers = {"perplexity": ours, "source": source, "points_lost": lost, "budget": budget}
+    why = (
+        f"Perplexity is {ours:.3f}, the unquantized model's {source:.3f}: {lost:+.2f} %, the budget is {budget:.2f} %."
+    )
+    return GateCheck("quantized", lost <= budget + 1e-9, why, numbers)
+
+
+def find_source_perplexity(version: Manifest) -> float | None:
+    """Find the unquantized model's perplexity: in a variant in fp32, else in what was measured of the served one."""
+    full = version.variants.get("fp32")
+    known = None if full is None else full.metrics.get(PERPLEXITY)
+    return known if known is not None else version.variants[version.serve].metrics.get(SOURCE_PERPLEXITY)
+
+
+def check_champion_perplexity(version: Manifest, champion: Manifest, limits: GateLimits) -> GateCheck:
+    """Check by the reports' numbers that the version is not worse than the champion, if both were measured alike."""
+    kind = METRICS[PERPLEXITY]
+    ours, theirs = (each.variants[each.serve].metrics.get(PERPLEXITY) for each in (version, champion))
+    is_same_text = version.evaluation is not None and version.evaluation == champion.evaluation
+    if ours is None or theirs is None or not is_same_text or not version.has_same_tokenizer(champion):
+        why = "Its perplexity and the champion's are not of the same text and tokens, so they are not compared."
+        return GateCheck("quality", True, why, checked=False)
+    margin = kind.default_budget if limits.margin_points is None else limits.margin_points
+    lost = kind.compute_degradation(theirs, ours)
+    why = f"Perplexity is {ours:.3f}, the champion's {theirs:.3f}: {lost:+.2f} %, the margin is {margin:.2f} %."
+    return GateCheck("quality", lost <= margin + 1e-9, why, {"perplexity": ours, "champion": theirs})
+
+
 def check_memory(version: Manifest, probe_result: ProbeResult, memory_mb: int) -> GateCheck:
-    """Check that the probe's process stayed within the function's memory."""
-    numbers = {"peak_mb": probe_result.peak_mb, "memory_mb": float(memory_mb), "bytes": float(version.served_bytes)}
-    said = f"It took {probe_result.peak_mb:.0f} MB at its peak, and the function has {memory_mb}"
-    if probe_result.peak_mb > memory_mb:
+    """Check that the probe's process stayed within the function's memory.
+
+    Of a language model, it has to hold the keys and values of a usual context too, which the probe has not filled.
+    """
+    peak_mb, held, parameter = probe_result.peak_mb, "", "ModelMemory"
+    if version.decoder is not None:
+        tokens = min(USUAL_CONTEXT_TOKENS, version.decoder.context_length)
+        peak_mb += version.decoder.cache_bytes_per_token * tokens / 1e6
+        held, parameter = f" with the keys and values of {tokens:,} tokens", "GenerateMemory"
+    numbers = {"peak_mb": peak_mb, "memory_mb": float(memory_mb), "bytes": float(version.served_bytes)}
+    said = f"It took {peak_mb:.0f} MB at its peak{held}, and the function has {memory_mb}"
+    if peak_mb > memory_mb:
         return GateCheck(
-            "memory", False, f"{said}; raise ModelMemory in template.yaml, or publish a smaller one.", numbers
+            "memory", False, f"{said}; raise {parameter} in template.yaml, or publish a smaller one.", numbers
         )
     return GateCheck("memory", True, f"{said}.", numbers)

@@ -17,7 +17,8 @@ from pilotlight.contracts.metric import NUMBER_METRICS
 from pilotlight.errors import BrokenDocumentError, NotFoundError
 from pilotlight.gate import checks, metrics
 from pilotlight.gate.answers import AnswerStatistics, EvaluationOutputs, load_statistics
-from pilotlight.gate.probe import EVALUATION_FILE, ProbeRequest, ProbeResult, run_probe
+from pilotlight.gate.probe import EVALUATION_FILE, ProbeRequest, run_probe
+from pilotlight.gate.probe_result import ProbeResult, TextTimes
 from pilotlight.gate.verdict import APPROVAL_CHECK, GateCheck, GateLimits, Verdict, open_verdict
 from pilotlight.registry.approval import blocking_reason
 from pilotlight.registry.registry import Registry
@@ -59,6 +60,7 @@ class QualityGate:
     memory_mb: int
     limits: GateLimits = DEFAULT_LIMITS
     requires_approval: bool = False  # whether a version also needs a person's approval
+    generation_memory_mb: int | None = None  # of functions that generate text; None if it is the same
 
     def evaluate(
         self, name: str, version: int, alias: str, *, actor: str, ignore_broken_champion: bool = False
@@ -88,7 +90,7 @@ class QualityGate:
             passed=False,
             checks=(*self._check_approval(name, version), *self._run_checks(ours, theirs, targets)),
             limits=self.limits,
-            memory_mb=self.memory_mb,
+            memory_mb=self._get_memory_mb(manifest),
             machine=f"{platform.machine()}, {os.cpu_count()} CPUs",
             at=format_utc_now(),
             by=actor,
@@ -133,11 +135,20 @@ class QualityGate:
         with TemporaryDirectory(prefix="pilotlight-gate-") as folder:
             evaluation_version = test_set_owner.version if test_set_owner else None
             request = ProbeRequest(
-                self.registry.store.address, manifest.name, manifest.version, self.memory_mb, evaluation_version, folder
+                self.registry.store.address,
+                manifest.name,
+                manifest.version,
+                self._get_memory_mb(manifest),
+                evaluation_version,
+                folder,
             )
             found = run_probe(request)
             outputs = {precision: load_statistics(Path(folder, f"{precision}.npz")) for precision in found.answered}
         return ProbedVersion(manifest, found, outputs)
+
+    def _get_memory_mb(self, manifest: Manifest) -> int:
+        """Return the memory of the function that serves the version."""
+        return self.memory_mb if manifest.decoder is None else self.generation_memory_mb or self.memory_mb
 
     def _check_approval(self, name: str, version: int) -> Iterator[GateCheck]:
         """Check a person's approval; no check if none is required and the version was not rejected."""
@@ -154,10 +165,12 @@ class QualityGate:
             return
         yield checks.check_files(ours.manifest, self._find_changed_files(ours.manifest))
         yield checks.check_golden(ours.manifest, ours.probe_result)
-        yield checks.check_memory(ours.manifest, ours.probe_result, self.memory_mb)
+        yield checks.check_memory(ours.manifest, ours.probe_result, self._get_memory_mb(ours.manifest))
         if theirs is not None:
             yield checks.check_signature(ours.manifest, theirs.manifest)
-        if targets is not None and ours.outputs:
+        if ours.manifest.decoder is not None:
+            yield from self._check_language_model(ours, theirs)
+        elif targets is not None and ours.outputs:
             yield from self._check_against_test_set(ours, theirs, targets)
         elif ours.probe_result.finite is not None:
             yield checks.check_finite_probes(ours.probe_result, theirs.probe_result if theirs else None)
@@ -168,6 +181,18 @@ class QualityGate:
             and theirs.probe_result.latency_ms
         ):
             yield checks.check_latency(ours.probe_result, theirs.probe_result, self.limits)
+            yield checks.check_load_time(ours.probe_result, theirs.probe_result, self.limits)
+
+    def _check_language_model(self, ours: ProbedVersion, theirs: ProbedVersion | None) -> Iterator[GateCheck]:
+        """Run the checks of a language model, whose quality its publisher has measured."""
+        yield checks.check_finite_scores(ours.probe_result)
+        yield checks.check_perplexity(ours.manifest, self.limits)
+        if theirs is None:
+            return
+        yield checks.check_champion_perplexity(ours.manifest, theirs.manifest, self.limits)
+        mine, other = ours.probe_result.text_times, theirs.probe_result.text_times
+        if mine is not None and other is not None:
+            yield from checks.check_text_times(mine, other, self.limits)
             yield checks.check_load_time(ours.probe_result, theirs.probe_result, self.limits)
 
     def _find_changed_files(self, manifest: Manifest) -> list[str]:
@@ -217,5 +242,13 @@ def keep_shorter_times(first: ProbedVersion, second: ProbedVersion) -> ProbedVer
         first.probe_result,
         load_s=min(first.probe_result.load_s, second.probe_result.load_s),
         latency_ms=min(first.probe_result.latency_ms, second.probe_result.latency_ms),
+        text_times=keep_shorter_text_times(first.probe_result.text_times, second.probe_result.text_times),
     )
     return ProbedVersion(first.manifest, found, first.outputs)
+
+
+def keep_shorter_text_times(first: TextTimes | None, second: TextTimes | None) -> TextTimes | None:
+    """Combine the times of two probes of a language model."""
+    if first is None or second is None:
+        return first or second
+    return TextTimes(min(first.first_token_ms, second.first_token_ms), min(first.token_ms, second.token_ms))

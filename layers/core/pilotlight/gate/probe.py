@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 import numpy as np
@@ -25,6 +25,7 @@ from pilotlight.contracts.processing import TextPreprocessing
 from pilotlight.errors import InvalidInputError, ModelRefusedError, PilotlightError
 from pilotlight.gate import graph_probe, text_probe
 from pilotlight.gate.answers import reduce_answers
+from pilotlight.gate.probe_result import ProbeResult
 from pilotlight.native import child_process
 from pilotlight.registry.registry import Registry, version_path
 from pilotlight.runtime import golden, golden_recorder, process_memory, request_search
@@ -38,6 +39,9 @@ from pilotlight.runtime.scored_output import choose_scored_output, to_scores
 from pilotlight.runtime.session import Session, open_session
 from pilotlight.settings import Settings
 from pilotlight.storage.object_store import open_store
+
+if TYPE_CHECKING:
+    from pilotlight.generation.language_model import LanguageModel
 
 LATENCY_ROUNDS = 30  # single requests, for the latency
 BATCH_SIZE = 256  # examples in a batch
@@ -60,19 +64,6 @@ class ProbeRequest(Struct, frozen=True):
     answers: str  # path of the folder for the results: probe.json, and what is kept of the answers, <precision>.npz
 
 
-class ProbeResult(Struct, frozen=True, kw_only=True):
-    """What the probe measured. A version that cannot be opened has an `error` and no numbers."""
-
-    error: str | None = None
-    golden: str | None = None  # why the golden requests failed
-    finite: bool | None = None  # whether answers to generated requests are finite; None if none was sent
-    finite_at_first: bool | None = None  # the same of the first that it answered, with numbers of either sign
-    load_s: float = 0.0
-    peak_mb: float = 0.0  # resident memory of the process, MB of 1,000,000 bytes
-    latency_ms: float = 0.0  # median of single requests
-    answered: tuple[Precision, ...] = ()  # variants whose answers were written
-
-
 def run_probe(request: ProbeRequest) -> ProbeResult:
     """Run the probe in a fresh process; if that process dies, the version cannot be opened."""
     outcome = child_process.run_module(
@@ -90,7 +81,7 @@ def run_probe(request: ProbeRequest) -> ProbeResult:
 def probe_version(request: ProbeRequest) -> ProbeResult:
     """Open the version as a handler does, then run the golden requests, single requests and the test set."""
     model_manager = ModelManager.from_settings(
-        Settings(store=request.store, memory_mb=request.memory_mb), open_store(request.store)
+        Settings(store=request.store, memory_mb=request.memory_mb), open_store(request.store), generates_text=True
     )
     registry, started = model_manager.registry, time.perf_counter()
     try:
@@ -98,10 +89,12 @@ def probe_version(request: ProbeRequest) -> ProbeResult:
     except PilotlightError as exc:
         return ProbeResult(error=str(exc))
     load_s = time.perf_counter() - started
+    if model.language_model is not None:
+        return probe_language_model(model, model.language_model, load_golden(registry, model.manifest), load_s)
     if error := find_failure(registry, model):
         return ProbeResult(error=error)
     recorded = load_golden(registry, model.manifest)
-    refusal = replay_golden(recorded, model.session)
+    refusal = replay_golden(recorded, model)
     inputs = load_test_inputs(request, registry, model.session)
     at_first = has_finite_answers(model.session, recorded, only_finite=False) if inputs is None else None
     return ProbeResult(
@@ -113,6 +106,29 @@ def probe_version(request: ProbeRequest) -> ProbeResult:
         peak_mb=process_memory.peak_resident_bytes() / 1e6,
         answered=write_answers(request, registry, model.manifest, model.session, inputs),
     )
+
+
+def probe_language_model(
+    model: LoadedModel,
+    language_model: "LanguageModel",
+    recorded: golden.GoldenDocument | str | None,
+    load_s: float,
+) -> ProbeResult:
+    """Continue the golden prompts and a text of a language model."""
+    from pilotlight.gate import generation_probe  # stands on what other models do not need
+
+    refusal = replay_golden(recorded, model)
+    try:
+        prompts = generation_probe.list_probe_prompts(language_model, recorded)
+        return ProbeResult(
+            golden=refusal,
+            finite=generation_probe.has_finite_scores(language_model, prompts),
+            load_s=load_s,
+            text_times=generation_probe.measure_text_times(language_model, prompts),
+            peak_mb=process_memory.peak_resident_bytes() / 1e6,
+        )
+    except PilotlightError as exc:
+        return ProbeResult(error=str(exc))
 
 
 def find_failure(registry: Registry, model: LoadedModel) -> str:
@@ -138,12 +154,12 @@ def load_golden(registry: Registry, manifest: Manifest) -> golden.GoldenDocument
         return str(exc)
 
 
-def replay_golden(recorded: golden.GoldenDocument | str | None, session: Session) -> str | None:
+def replay_golden(recorded: golden.GoldenDocument | str | None, model: LoadedModel) -> str | None:
     """Replay the golden requests; return why they fail, or None."""
     if not isinstance(recorded, golden.GoldenDocument):
         return recorded
     try:
-        golden.replay_exchanges(recorded, session)
+        golden.replay_document(recorded, model)
     except PilotlightError as exc:
         return str(exc)
     return None

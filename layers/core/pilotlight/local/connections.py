@@ -33,6 +33,7 @@ from pilotlight.local.signed_uploads import is_upload_target
 FILES_PER_ENVIRONMENT = 5  # its Runtime API's listener and connection, a pipe, a process, and one to spare
 FILES_OF_THE_GATEWAY = 64  # listeners, libraries, the event loop's own
 LINGER_S = 2.0  # how long a refused client may take to read why
+CUT = "pilotlight.cut"  # the ASGI extension by which an application breaks an answer off
 UPGRADE_HEADERS = frozenset({b"upgrade", b"http2-settings"})  # of an offer to go on in another protocol
 
 log = logging.getLogger("pilotlight.local")
@@ -244,6 +245,12 @@ class HttpConnection(HttpToolsProtocol):
         self._table.discard(self)  # at once, since the transport says so only in the loop's next round
         self.transport.abort()
 
+    def cut(self) -> None:
+        """End an answer that is under way so that its client sees that it is not complete: without the last chunk."""
+        self._note_gone_client()
+        self._is_refused, self.since = True, self.loop.time()
+        self.transport.close()  # behind what is still to be sent, which the client has a moment to read
+
     def check_time(self, now: float) -> None:
         """Close the connection if its client takes too long."""
         waited, limits = now - self.since, self._limits
@@ -297,6 +304,7 @@ class HttpConnection(HttpToolsProtocol):
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:  # noqa: ANN401  # uvicorn's type
         self._answered_cycle = cycle
+        cycle.scope["extensions"] = {CUT: {"cut": self.cut}}
         super()._start_asgi_task(cycle, cast("Any", answer_unavailable) if self._table.is_draining else app)
 
     def _hold(self, size: int) -> None:

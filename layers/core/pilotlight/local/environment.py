@@ -25,7 +25,8 @@ from pilotlight.local.runtime_api import Invocation, RuntimeApi
 from pilotlight.local.template import FunctionSpec, GatewayLimits
 
 AWS_CLIENT = "awslambdaric"  # AWS's own runtime client; its wheels are for Linux
-OWN_CLIENT = "pilotlight.local.runtime_client"
+OWN_CLIENT = "pilotlight.runtime_client"
+WRAPPER, TASK_ROOT = "AWS_LAMBDA_EXEC_WRAPPER", "/var/task/"
 LOOPBACK = "127.0.0.1"
 MIB = 1024 * 1024
 # Of the gateway's own variables, a handler gets those for programs, homes, certificates, proxies and clouds.
@@ -74,9 +75,19 @@ class EnvironmentSpec:
         return f"arn:aws:lambda:{self.region}:{ACCOUNT_ID}:function:{self.function.logical_id}"
 
     def build_command(self) -> list[str]:
-        """Build the command of an environment's process; -P keeps this package's folder off its `sys.path`."""
-        watchdog = str(Path(__file__).with_name("parent_watchdog.py"))
-        return [sys.executable, "-P", watchdog, str(os.getpid()), self.client, self.function.handler]
+        """Build the command of an environment's process; -P keeps this package's folder off its `sys.path`.
+
+        As on Lambda, a function's wrapper is started in place of the runtime client, with the words that start that.
+        """
+        watchdog = [sys.executable, "-P", str(Path(__file__).with_name("parent_watchdog.py")), str(os.getpid())]
+        if (wrapper := self.find_wrapper()) is None:
+            return [*watchdog, self.client, self.function.handler]
+        return [*watchdog, str(wrapper), sys.executable, "-m", self.client, self.function.handler]
+
+    def find_wrapper(self) -> Path | None:
+        """Find the script that starts the function's own runtime client; None if it has none."""
+        named = self.function.environment.get(WRAPPER)
+        return self.root / Path(named).relative_to(TASK_ROOT) if named and named.startswith(TASK_ROOT) else None
 
     def build_variables(self, runtime_api: str, tmp: str) -> dict[str, str]:
         """Build all variables in `os.environ` of an environment."""
@@ -103,6 +114,7 @@ class EnvironmentSpec:
             "PYTHONPATH": os.pathsep.join(map(str, self._build_python_path())),
             # As under the SAM CLI, the shell's variables override the template's.
             **{name: inherited.get(name, value) for name, value in function.environment.items()},
+            **({} if (wrapper := self.find_wrapper()) is None else {WRAPPER: str(wrapper)}),
             **self.overrides,
         }
 
@@ -156,6 +168,7 @@ class Environment:
             spec.limits.answer_bytes,
             self,
             is_own_connection=self._is_own_connection,
+            stream_bytes=spec.limits.stream_bytes,
         )
         self._reason = ""  # why it ended, or is about to end
         self._busy_since = time.monotonic()

@@ -32,10 +32,11 @@ from pilotlight.local.environment import Environment, EnvironmentSpec, find_runt
 from pilotlight.local.eventbridge_api import EventsApi
 from pilotlight.local.invoke_api import InvokeApi
 from pilotlight.local.origin_policy import OriginPolicy
-from pilotlight.local.pool import EnvironmentPool, OnFree
+from pilotlight.local.pool import Answer, EnvironmentPool, OnFree
 from pilotlight.local.rest_api import AwsService, RestApi
 from pilotlight.local.runtime_api import Invocation
 from pilotlight.local.signed_uploads import SignedUploads, UploadStore
+from pilotlight.local.streamed_answers import collect_answer
 from pilotlight.local.template import FunctionSpec, GatewayLimits, Stack
 from pilotlight.local.triggers import Triggers
 
@@ -229,8 +230,10 @@ class _Server(uvicorn.Server):
 async def _invoke_function(pools: Mapping[str, EnvironmentPool], function: str, event: bytes) -> bytes:
     """Invoke a function without an HTTP request, so that no client can disconnect."""
     request_id = str(uuid4())
-    outcome: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
-    return await pools[function].invoke(Invocation(request_id, f"Root={request_id}", event, outcome, lambda: False))
+    outcome: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+    invocation = Invocation(request_id, f"Root={request_id}", event, outcome, lambda: False)
+    answer = await pools[function].invoke(invocation)
+    return answer if isinstance(answer, bytes) else await collect_answer(answer)
 
 
 @contextlib.contextmanager

@@ -14,9 +14,12 @@ from typing import Protocol
 
 from pilotlight.local.gateway_errors import CLIENT_GONE, FAILED, STOPPING, THROTTLED, TIMED_OUT, GatewayError
 from pilotlight.local.runtime_api import Invocation
+from pilotlight.local.streamed_answers import StreamedAnswer
 from pilotlight.local.template import GatewayLimits
 
 QUEUE_LENGTH = 1000  # invocations of one function that wait; as many as Lambda runs at once in a new account
+
+Answer = bytes | StreamedAnswer  # the handler's JSON, or an answer that it streams
 
 log = logging.getLogger("pilotlight.local")
 
@@ -93,15 +96,19 @@ class EnvironmentPool:
         if self._watch_task is not None:
             self._watch_task.cancel()
 
-    async def invoke_within_limit(self, invocation: Invocation) -> bytes:
-        """Return the handler's JSON; `GatewayError` after the integration limit, although the handler continues."""
-        timer = asyncio.get_running_loop().call_later(self._limits.integration_s, self._expire_invocation, invocation)
+    async def invoke_within_limit(self, invocation: Invocation, limit_s: float | None = None) -> Answer:
+        """Return the handler's answer; `GatewayError` after the integration limit, although the handler continues.
+
+        A streamed answer is returned once it has begun. `limit_s` replaces the limit of answers in one piece.
+        """
+        limit_s = self._limits.integration_s if limit_s is None else limit_s
+        timer = asyncio.get_running_loop().call_later(limit_s, self._expire_invocation, invocation, limit_s)
         try:
             return await self.invoke(invocation)
         finally:
             timer.cancel()
 
-    async def invoke(self, invocation: Invocation) -> bytes:
+    async def invoke(self, invocation: Invocation) -> Answer:
         """Invoke without that limit, if no HTTP request waits for the answer; the function's own Timeout ends it."""
         if self._stopping:
             raise _build_stopping_error()
@@ -121,8 +128,8 @@ class EnvironmentPool:
             self._queue[invocation.request_id] = invocation
             self._start_environments()
 
-    def _expire_invocation(self, invocation: Invocation) -> None:
-        text = f"Endpoint request timed out: no answer within {self._limits.integration_s:g} s."
+    def _expire_invocation(self, invocation: Invocation, limit_s: float) -> None:
+        text = f"Endpoint request timed out: no answer within {limit_s:g} s."
         invocation.fail(GatewayError(TIMED_OUT, text))
 
     def _start_environments(self) -> None:

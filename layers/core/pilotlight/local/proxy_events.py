@@ -202,6 +202,18 @@ def parse_handler_reply(payload: bytes) -> HttpResponse:
     return HttpResponse(reply.statusCode, headers, body)
 
 
+def parse_stream_prelude(prelude: bytes) -> HttpResponse:
+    """Parse the status and headers before a streamed body; `GatewayError` explains what is malformed."""
+    try:
+        reply = _decode_reply(prelude)
+    except msgspec.DecodeError as exc:
+        raise _build_reply_error(f"{exc}") from exc
+    headers = _collect_reply_headers(reply)
+    if reply.statusCode not in _WITHOUT_BODY and not any(name == b"content-type" for name, _ in headers):
+        headers.append((b"content-type", b"application/octet-stream"))
+    return HttpResponse(reply.statusCode, headers, b"")
+
+
 def _decode_body(reply: _HandlerReply) -> bytes:
     try:
         if reply.isBase64Encoded:

@@ -14,14 +14,22 @@ from typing import Any, Protocol
 from uuid import uuid4
 
 from pilotlight.local.authorizer import LocalAuthorizer
-from pilotlight.local.gateway_errors import NO_ROUTE, GatewayError
+from pilotlight.local.gateway_errors import FAILED, NO_ROUTE, GatewayError
 from pilotlight.local.invoke_api import read_body
 from pilotlight.local.origin_policy import OriginPolicy
 from pilotlight.local.pool import EnvironmentPool
-from pilotlight.local.proxy_events import HttpRequest, HttpResponse, ProxyEventEncoder, parse_handler_reply
+from pilotlight.local.proxy_events import (
+    HttpRequest,
+    HttpResponse,
+    ProxyEventEncoder,
+    parse_handler_reply,
+    parse_stream_prelude,
+)
 from pilotlight.local.routes import RouteMatch, RouteTable
 from pilotlight.local.runtime_api import Invocation
-from pilotlight.local.template import GatewayLimits, GatewayResponse, Stack
+from pilotlight.local.stream_relay import StreamRelay
+from pilotlight.local.streamed_answers import StreamedAnswer, collect_answer
+from pilotlight.local.template import ApiRoute, GatewayLimits, GatewayResponse, Stack
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Coroutine[Any, Any, dict[str, Any]]]
@@ -67,6 +75,7 @@ class RestApi:
         self._responses = stack.gateway_responses
         self._pools = pools
         self._limit = limits.body_bytes
+        self._relay = StreamRelay(limits)
         self._id_prefix = str(uuid4())[:-12]
         self._ids = itertools.count(1)
 
@@ -75,6 +84,7 @@ class RestApi:
         started = time.perf_counter()
         request_id = f"{self._id_prefix}{next(self._ids):012x}"  # looks like a UUID, at a tenth of the cost
         invocation: Invocation | None = None
+        stream: StreamedAnswer | None = None
         try:
             self._policy.check_request(scope)
             preflight = self._policy.answer_preflight(scope)
@@ -86,7 +96,7 @@ class RestApi:
             else:
                 match = self._match_route(scope)
                 invocation = await self._build_invocation(scope, receive, match, request_id)
-                response = parse_handler_reply(await self._pools[match.route.function].invoke_within_limit(invocation))
+                response, stream = await self._invoke(match.route, invocation)
         except GatewayError as error:
             log.log(logging.WARNING if error.kind.status >= SERVER_ERROR else logging.DEBUG, "%s", error)
             response = self._format_error(error)
@@ -94,13 +104,33 @@ class RestApi:
         ids = [(b"x-amzn-requestid", request_id_value), (b"x-amz-apigw-id", request_id_value)]
         headers = [*response.headers, *self._policy.build_cors_headers(scope), *ids]
         await send({"type": "http.response.start", "status": response.status, "headers": headers})
-        await send({"type": "http.response.body", "body": response.body})
+        if stream is None:
+            await send({"type": "http.response.body", "body": response.body})
+        else:
+            await self._relay.send_stream(stream, scope, receive, send)
         if log.isEnabledFor(logging.INFO):
             took_ms = (time.perf_counter() - started) * 1000
             path = scope["raw_path"].decode("latin-1")  # still encoded, so that it cannot break the line
             log.info(
                 "%s %s %d %.1f ms%s", scope["method"], path, response.status, took_ms, _format_cold_start(invocation)
             )
+
+    async def _invoke(self, route: ApiRoute, invocation: Invocation) -> tuple[HttpResponse, StreamedAnswer | None]:
+        """Invoke a route's function; return its response, and what sends the body of a streamed one."""
+        pool = self._pools[route.function]
+        if not route.streams:
+            answer = await pool.invoke_within_limit(invocation)
+            whole = answer if isinstance(answer, bytes) else await collect_answer(answer)
+            return parse_handler_reply(whole), None
+        answer = await pool.invoke_within_limit(invocation, self._relay.limits.stream_s)
+        if isinstance(answer, bytes):
+            text = "the route streams, and the function has not: no prelude"
+            raise GatewayError(FAILED, f"Internal server error: malformed Lambda proxy response: {text}.")
+        try:
+            return parse_stream_prelude(answer.prelude), answer
+        except GatewayError:
+            answer.cancel()
+            raise
 
     def _match_route(self, scope: Scope) -> RouteMatch:
         match = self._routes.match(scope["method"], scope["raw_path"].decode("latin-1"))

@@ -10,38 +10,49 @@ import json
 import select
 import socket
 import time
-from collections.abc import Callable
+from base64 import b64decode
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol, cast
 
 import httptools
 
 from pilotlight.local.gateway_errors import FAILED, GatewayError
+from pilotlight.local.streamed_answers import HTTP_STREAM, StreamedAnswer
 
 ERROR_CHARACTERS = 2000  # of an error's text; stderr has all of it
 PREFIX = b"/2018-06-01/runtime/"
+MODE_HEADER = b"lambda-runtime-function-response-mode"
+ERROR_TYPE_TRAILER, ERROR_BODY_TRAILER = b"lambda-runtime-function-error-type", b"lambda-runtime-function-error-body"
+STREAM_BYTES = 200 * 1024 * 1024  # Lambda's limit of a streamed answer
 
 
 @dataclass(slots=True, eq=False)
 class Invocation:
-    """One event on its way to a handler; `outcome` becomes the handler's JSON or a `GatewayError`."""
+    """One event on its way to a handler; `outcome` becomes its JSON, a streamed answer or a `GatewayError`."""
 
     request_id: str
     trace_id: str
     event: bytes
-    outcome: "asyncio.Future[bytes]"
+    outcome: "asyncio.Future[bytes | StreamedAnswer]"
     is_abandoned: Callable[[], bool]  # whether no caller waits for the outcome any more
     cold_ms: float | None = None  # init time of the environment, if this was its first invocation
 
-    def finish(self, payload: bytes) -> None:
-        """Set the answer, unless the outcome is set already."""
+    def finish(self, payload: bytes | StreamedAnswer) -> None:
+        """Set the answer, unless the outcome is set already; then nobody waits for a streamed one."""
         if not self.outcome.done():
             self.outcome.set_result(payload)
+        elif isinstance(payload, StreamedAnswer):
+            payload.cancel()
 
     def fail(self, error: GatewayError) -> None:
-        """Set the error, unless the outcome is set already."""
+        """Set the error, unless the outcome is set already; a streamed answer that is under way is cut."""
         if not self.outcome.done():
             self.outcome.set_exception(error)
+        elif not self.outcome.cancelled() and self.outcome.exception() is None:
+            answer = self.outcome.result()
+            if isinstance(answer, StreamedAnswer):
+                answer.fail(str(error))
 
 
 class RuntimeObserver(Protocol):
@@ -68,12 +79,17 @@ class RuntimeApi:
         answer_bytes: int,
         owner: RuntimeObserver,
         is_own_connection: Callable[[int], bool] = lambda port: True,
+        stream_bytes: int = STREAM_BYTES,
     ) -> None:
-        """Create the state; `is_own_connection` tells whether the environment's process connects from a port."""
+        """Create the state; `is_own_connection` tells whether the environment's process connects from a port.
+
+        `answer_bytes` is the limit of answers in one piece, `stream_bytes` that of streamed ones.
+        """
         self._function = function
         self._arn = arn
         self._timeout_s = timeout_s
         self._limit = answer_bytes
+        self._stream_bytes = stream_bytes
         self._owner = owner
         self._is_own_connection = is_own_connection
         self._waiting_transport: asyncio.Transport | None = None
@@ -99,8 +115,71 @@ class RuntimeApi:
         if self._waiting_transport is transport:
             self._waiting_transport = None
 
+    def start_stream(self, call: "RuntimeCall") -> StreamedAnswer | None:
+        """Take the head of a streamed answer; None if the call is none, or for another invocation."""
+        path = call.path.removeprefix(PREFIX).split(b"/")
+        if call.headers.get(MODE_HEADER) != b"streaming" or path[:1] + path[2:] != [b"invocation", b"response"]:
+            return None
+        invocation = call.invocation = self._get_invocation(path[1])
+        if invocation is None:
+            return None
+        if call.headers.get(b"content-type") != HTTP_STREAM:
+            text = f"malformed Lambda proxy response: a stream of the type {call.headers.get(b'content-type')!r}"
+            invocation.fail(GatewayError(FAILED, f"Internal server error: {text}, not {HTTP_STREAM!r}."))
+        return StreamedAnswer(call.transport, self._stream_bytes, invocation.finish)
+
+    def feed_stream(self, call: "RuntimeCall", data: bytes) -> bytes:
+        """Pass on bytes of a streamed answer; return a refusal if that is not possible, and none else."""
+        if call.stream is None:
+            return b""
+        try:
+            call.stream.add_bytes(data)
+        except GatewayError as error:
+            if call.invocation is not None:
+                call.invocation.fail(error)
+            return _format_refusal(413, "RequestEntityTooLarge", str(error))
+        return b""
+
+    def _finish_stream(self, call: "RuntimeCall", stream: StreamedAnswer) -> bytes:
+        """Handle the end of a streamed answer: a good one, or the error in its trailers."""
+        call.transport.write(ACCEPTED)
+        error = self._read_trailers(call.headers)
+        try:
+            if error is None:
+                stream.finish()
+        except GatewayError as malformed:
+            error = malformed
+        if error is not None and call.invocation is not None:
+            stream.fail(str(error))
+            call.invocation.fail(error)
+        self._forget_stream(call)
+        self._owner.on_done()
+        return b""
+
+    def _read_trailers(self, headers: Mapping[bytes, bytes]) -> GatewayError | None:
+        """Read the error behind a streamed answer, if there is one."""
+        error_type = headers.get(ERROR_TYPE_TRAILER)
+        if error_type is None:
+            return None
+        report = _format_error_trailers(error_type, headers.get(ERROR_BODY_TRAILER, b""))
+        return GatewayError(FAILED, f"Internal server error: {self._function} failed with {report}.")
+
+    def break_stream_off(self, call: "RuntimeCall") -> None:
+        """Cut a streamed answer whose connection has ended before it was complete."""
+        if call.stream is not None and call.invocation is not None:
+            call.stream.fail("its function's environment has broken it off")
+            call.invocation.fail(GatewayError(FAILED, f"Internal server error: {self._function} broke its answer off."))
+            self._forget_stream(call)
+
+    def _forget_stream(self, call: "RuntimeCall") -> None:
+        if self.invocation is call.invocation:
+            self.invocation = None
+        call.stream = call.invocation = None
+
     def handle_call(self, call: "RuntimeCall") -> bytes:
         """Handle one call of the client and return the answer, empty for a long poll."""
+        if call.stream is not None:
+            return self._finish_stream(call, call.stream)
         path = call.path.removeprefix(PREFIX).split(b"/")
         match call.method, path:
             case b"GET", [b"invocation", b"next"]:
@@ -138,12 +217,18 @@ class RuntimeApi:
         )
         transport.writelines((head.encode(), invocation.event))
 
-    def _take_invocation(self, request_id: bytes) -> Invocation | None:
-        """Take the invocation of this id, if it is the one that the client received."""
+    def _get_invocation(self, request_id: bytes) -> Invocation | None:
+        """Return the invocation of this id, if it is the one that the client received."""
         invocation = self.invocation
         if invocation is None or not self.is_delivered or invocation.request_id.encode() != request_id:
             return None
-        self.invocation = None
+        return invocation
+
+    def _take_invocation(self, request_id: bytes) -> Invocation | None:
+        """Take the invocation of this id, so that no other answer can come for it."""
+        invocation = self._get_invocation(request_id)
+        if invocation is not None:
+            self.invocation = None
         return invocation
 
     def _handle_response(self, request_id: bytes, call: "RuntimeCall") -> bytes:
@@ -173,11 +258,17 @@ class RuntimeApi:
 
 @dataclass(slots=True)
 class RuntimeCall:
-    """One request of the runtime client; `size` counts its body even if that was too large to be kept."""
+    """One request of the runtime client; `size` counts its body even if that was too large to be kept.
+
+    `headers` have their names in lower case, and at the end of a stream its trailers too.
+    """
 
     transport: asyncio.Transport
     method: bytes = b""
     path: bytes = b""
+    headers: dict[bytes, bytes] = field(default_factory=dict)
+    stream: StreamedAnswer | None = None  # whose body is passed on, not kept
+    invocation: Invocation | None = None  # to which the stream is the answer
     size: int = 0
     chunks: list[bytes] = field(default_factory=list)
 
@@ -196,11 +287,13 @@ class _Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)  # create_server makes no other kind
+        self._call = RuntimeCall(self._transport)
         if not self._api.is_own_connection(transport):
             self._transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._api.drop_connection(self._transport)
+        self._api.break_stream_off(self._call)
 
     def data_received(self, data: bytes) -> None:
         try:
@@ -214,13 +307,23 @@ class _Connection(asyncio.Protocol):
     def on_url(self, url: bytes) -> None:
         self._call.path += url
 
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._call.headers[name.lower()] = value
+
+    def on_headers_complete(self) -> None:
+        self._call.method = self._parser.get_method()
+        self._call.stream = self._api.start_stream(self._call)
+
     def on_body(self, body: bytes) -> None:
         self._call.size += len(body)
-        if self._call.size <= self._limit:
+        if self._call.stream is not None:
+            if refusal := self._api.feed_stream(self._call, body):
+                self._transport.write(refusal)
+                self._transport.close()
+        elif self._call.size <= self._limit:
             self._call.chunks.append(body)
 
     def on_message_complete(self) -> None:
-        self._call.method = self._parser.get_method()
         answer = self._api.handle_call(self._call)
         if answer:
             self._transport.write(answer)
@@ -261,6 +364,15 @@ def _format_error_report(call: RuntimeCall) -> str:
         return f"{report['errorType']}: {report['errorMessage']}"[:ERROR_CHARACTERS]
     except (ValueError, KeyError, TypeError):
         return f"a report that cannot be read: {call.join_body()[:200]!r}"
+
+
+def _format_error_trailers(error_type: bytes, body: bytes) -> str:
+    """Format an error that came behind a part of an answer as `ValueError: what was wrong`."""
+    try:
+        message = json.loads(b64decode(body))["errorMessage"]
+    except (ValueError, KeyError, TypeError):
+        message = "a report that cannot be read"
+    return f"{error_type.decode('latin-1')}: {message}"[:ERROR_CHARACTERS]
 
 
 def _format_response(status: str, document: dict[str, str]) -> bytes:

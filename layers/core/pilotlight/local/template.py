@@ -24,6 +24,8 @@ ANY_METHOD = "X-AMAZON-APIGATEWAY-ANY-METHOD"  # OpenAPI's extension for it, in 
 INTEGRATION, AUTHORIZER = "x-amazon-apigateway-integration", "x-amazon-apigateway-authorizer"
 GATEWAY_RESPONSES = "x-amazon-apigateway-gateway-responses"
 BINARY_MEDIA_TYPES = "x-amazon-apigateway-binary-media-types"
+# Streaming, in the words of an event of type Api and of the gateway's own document.
+SAM_STREAM, GATEWAY_STREAM, STREAM_ADDRESS = "RESPONSE_STREAM", "STREAM", "/response-streaming-invocations"
 HEADER_SOURCE = "method.request.header."  # what stands before a header's name in an identity source
 HEADER_PARAMETER = "gatewayresponse.header."  # what OpenAPI's form of a gateway response puts before a header's name
 
@@ -36,6 +38,9 @@ class GatewayLimits:
     event_bytes: int = 6 * 1024 * 1024  # Lambda: the event of a synchronous invocation, with base64
     answer_bytes: int = 6 * 1024 * 1024 + 100  # Lambda: what a handler returns, as JSON; 100 are Lambda's own margin
     integration_s: float = 29.0  # API Gateway: from the request to its answer, including the time in a queue
+    stream_bytes: int = 200 * 1024 * 1024  # Lambda: a streamed answer
+    stream_s: float = 900.0  # API Gateway: from the request to the end of a streamed answer
+    stream_idle_s: float = 300.0  # API Gateway, regional: between two chunks of it
     init_s: float = 10.0  # Lambda: the init phase, before it is repeated under the function's Timeout
     watch_s: float = 0.05  # ours: how often memory and time of a busy environment are checked
 
@@ -59,6 +64,7 @@ class ApiRoute:
     method: str
     resource: str
     function: str
+    streams: bool = False  # whether the answer is passed on while the function makes it
 
 
 @dataclass(frozen=True)
@@ -324,7 +330,8 @@ class _Template:
             raise self._build_error(
                 event.where, f"Path {resource!r} and Method {method!r} are no route; write /x and GET"
             )
-        return ApiRoute(method.upper().replace(ANY_METHOD, "ANY"), resource, event.function)
+        streams = event.properties.get("ResponseTransferMode") == SAM_STREAM
+        return ApiRoute(method.upper().replace(ANY_METHOD, "ANY"), resource, event.function, streams)
 
     def _iter_document_routes(self, document: Mapping[str, Any]) -> Iterator[ApiRoute]:
         """Iterate over the methods of the API's document that a function answers."""
@@ -333,7 +340,16 @@ class _Template:
                 integration = method.get(INTEGRATION) if isinstance(method, dict) else None
                 if isinstance(integration, dict) and integration.get("type") == "aws_proxy":
                     function = self._find_function(integration, "uri", f"{verb} {resource}")
-                    yield ApiRoute(str(verb).upper().replace(ANY_METHOD, "ANY"), resource, function)
+                    streams = self._is_streamed(integration, f"{verb} {resource}")
+                    yield ApiRoute(str(verb).upper().replace(ANY_METHOD, "ANY"), resource, function, streams)
+
+    def _is_streamed(self, integration: Mapping[str, Any], where: str) -> bool:
+        """Return whether an integration streams: by its mode, to which the function's address must belong."""
+        uri = integration.get("uri")
+        has_uri = str(uri.text if isinstance(uri, UnresolvedValue) else uri).endswith(STREAM_ADDRESS)
+        if has_uri != (integration.get("responseTransferMode") == GATEWAY_STREAM):
+            raise self._build_error(where, f"responseTransferMode {GATEWAY_STREAM} and {STREAM_ADDRESS} go together")
+        return has_uri
 
     def _build_schedule(self, event: _FunctionEvent) -> Schedule:
         words = str(self._require_value(event.properties.get("Schedule"), f"Schedule of {event.where}"))

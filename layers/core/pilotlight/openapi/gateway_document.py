@@ -10,14 +10,17 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from pilotlight.api.routes import ROUTES
+from pilotlight.api.routes import GENERATE, PREDICT, ROUTES, Route
 from pilotlight.contracts.scopes import Scope
 
 HEADER = "# Generated from layers/core/pilotlight/api/routes.py; change that, and run `make routes`.\n"
 NO_VALUE = {"Ref": "AWS::NoValue"}
-INVOKE_URI = "arn:${AWS::Partition}:apigateway:${AWS::Region}:lambda:path/2015-03-31/functions/${%s}/invocations"
-# Published versions of this function answer; of the others, the latest code does.
-PREDICT_ALIAS = {"PredictFunction": "PredictFunction.Alias"}
+LAMBDA_URI = "arn:${AWS::Partition}:apigateway:${AWS::Region}:lambda:path"
+INVOKE_URI = f"{LAMBDA_URI}/2015-03-31/functions/${{%s}}/invocations"
+STREAM_URI = f"{LAMBDA_URI}/2021-11-15/functions/${{%s}}/response-streaming-invocations"
+STREAM_MS = 900_000  # the longest that the gateway allows an answer that it passes on; the function's Timeout is less
+# Published versions of these functions answer; of the others, the latest code does.
+ALIASES = {name: f"{name}.Alias" for name in (PREDICT, GENERATE)}
 # The name of the security scheme that asks the authorizer, by what the authorizer checks.
 KEY_SCHEME, TOKEN_SCHEME, METER_SCHEME = "key", "token", "meter"
 BEARER_PATTERN = r"^[Bb]earer [A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+$"
@@ -112,7 +115,7 @@ def build_gateway_document() -> dict[str, Any]:
         "x-amazon-apigateway-binary-media-types": ["*/*"],
         "x-amazon-apigateway-gateway-responses": {each.kind: build_error_response(each) for each in ERROR_RESPONSES},
         "components": {"securitySchemes": build_security_schemes()},
-        "paths": {route.path: build_path_item(route.function, route.scope) for route in ROUTES},
+        "paths": {route.path: build_path_item(route) for route in ROUTES},
     }
 
 
@@ -193,16 +196,28 @@ def build_key_authorizer() -> dict[str, Any]:
     }
 
 
-def build_path_item(function: str, scope: Scope) -> dict[str, Any]:
+def build_path_item(route: Route) -> dict[str, Any]:
     """Build one path: any verb goes to its function, once the caller has the credentials that the scope requires."""
-    target = PREDICT_ALIAS.get(function, f"{function}.Arn")
-    integration = {"httpMethod": "POST", "type": "aws_proxy", "uri": {"Fn::Sub": INVOKE_URI % target}}
     method = {
-        "security": build_security(scope),
+        "security": build_security(route.scope),
         "responses": _Inline(),
-        "x-amazon-apigateway-integration": _Inline(integration),
+        "x-amazon-apigateway-integration": _Inline(build_integration(route)),
     }
     return {"x-amazon-apigateway-any-method": method}
+
+
+def build_integration(route: Route) -> dict[str, Any]:
+    """Build the call of a route's function.
+
+    The gateway's own word for streaming is STREAM, as it is written here. An event of type Api in a template has
+    another, RESPONSE_STREAM, and SAM takes STREAM there for "buffered" without a word.
+    """
+    target = ALIASES.get(route.function, f"{route.function}.Arn")
+    uri = (STREAM_URI if route.streams else INVOKE_URI) % target
+    integration: dict[str, Any] = {"httpMethod": "POST", "type": "aws_proxy", "uri": {"Fn::Sub": uri}}
+    if route.streams:
+        integration |= {"responseTransferMode": "STREAM", "timeoutInMillis": STREAM_MS}
+    return integration
 
 
 def build_security(scope: Scope) -> list[Any]:

@@ -12,7 +12,7 @@ from pydantic.json_schema import GenerateJsonSchema
 import pilotlight
 from pilotlight.api.router import MLFLOW_RESOURCES
 from pilotlight.api.routes import MULTIPART, ROUTES, Route
-from pilotlight.api.schemas import openai, registry, training
+from pilotlight.api.schemas import chat, openai, registry, training
 from pilotlight.client.client import InferResponse, ModelMetadata, ModelNames, Tensor
 from pilotlight.contracts.alias import AliasDocument, UnreadableDocument
 from pilotlight.contracts.manifest import Manifest, ManifestFile
@@ -32,6 +32,7 @@ DESCRIPTION = (
 TAGS = {
     "V2": "The Open Inference Protocol, as JSON or with binary tensors (Inference-Header-Content-Length).",
     "MLflow": "MLflow's scoring protocol.",
+    "Generation": "Language models, in the shapes of OpenAI's and Anthropic's APIs; answers are streamed where asked.",
     "Batches": "Work that nobody waits for, in the shapes of OpenAI's Files, Uploads and Batch APIs.",
     "Registry": "Versions, what is known of them, and the aliases that decide which of them answer.",
     "Trainings": "Recipes that are trained, by AWS Batch or beside the local gateway, and how that goes.",
@@ -111,6 +112,16 @@ SCHEMAS: Mapping[str, Any] = {  # names in routes that are not media types
     "CanaryBody": registry.CanaryBody,
     "TrafficSplitBody": registry.TrafficSplitBody,
     "ShadowBody": registry.ShadowBody,
+    "LanguageModelList": chat.LanguageModelList,
+    "LanguageModelObject": chat.LanguageModelObject,
+    "ChatCompletionBody": chat.ChatCompletionBody,
+    "ChatCompletion": chat.ChatCompletion,
+    "CompletionBody": chat.CompletionBody,
+    "Completion": chat.Completion,
+    "TokenizeBody": chat.TokenizeBody,
+    "TokenizeResult": chat.TokenizeResult,
+    "DetokenizeBody": chat.DetokenizeBody,
+    "DetokenizeResult": chat.DetokenizeResult,
     "FileObject": openai.FileObject,
     "DeletedFile": openai.DeletedFile,
     "ObjectPage": openai.ObjectPage,
@@ -278,7 +289,10 @@ def get_tag(path: str) -> str:
         "/v2": "V2",
         "/registry": "Registry",
         "/v1/trainings": "Trainings",
-        "/v1": "Batches",
+        **dict.fromkeys(("/v1/files", "/v1/uploads", "/v1/batches"), "Batches"),
+        "/v1": "Generation",
+        "/tokenize": "Generation",
+        "/detokenize": "Generation",
         "/openapi.json": "About",
         "/docs": "About",
     }

@@ -22,9 +22,18 @@ def build_embeddings(steps: EmbeddingPostprocessing, graph_output: Array, mask: 
         embeddings, mask = embeddings.reshape(*embeddings.shape[:2], -1).swapaxes(1, 2), None
     if embeddings.ndim == 3:
         embeddings = pool_tokens(steps, embeddings, np.ones(embeddings.shape[:2], bool) if mask is None else mask != 0)
-    if steps.normalise:
-        embeddings = embeddings / np.maximum(np.linalg.norm(embeddings, axis=-1, keepdims=True), MIN_NORM)
-    return embeddings
+    return normalise(embeddings) if steps.normalise else embeddings
+
+
+def normalise(embeddings: Array) -> Array:
+    """Divide each vector by its length; zeros stay zeros."""
+    return embeddings / np.maximum(np.linalg.norm(embeddings, axis=-1, keepdims=True), MIN_NORM)
+
+
+def shorten_embeddings(steps: EmbeddingPostprocessing, embeddings: Array, dimensions: int) -> Array:
+    """Keep the first numbers of each vector, and bring it to length 1 again if it had it."""
+    shortened = embeddings[..., :dimensions]
+    return normalise(shortened) if steps.normalise else shortened
 
 
 def pool_tokens(steps: EmbeddingPostprocessing, tokens: Array, mask: Array) -> Array:

@@ -1,4 +1,4 @@
-"""Turn texts into token ids: the only module that imports tokenizers.
+"""Turn texts into token ids: the only module that imports tokenizers, beside that of language models.
 
 It knows a request's texts and the version's tokenizer, not the model. A tokenizer takes up to 2 us for a character, and
 a model reads 128 to 512 tokens: so a long text is cut before it is tokenized, see `tokenize_texts`.
@@ -64,6 +64,14 @@ def build_text_feeds(
         refuse_long_texts(steps, encodings)
     with TOKENIZING:
         return {spec.name: build_graph_input(encodings, spec) for spec in manifest.inputs}
+
+
+def count_tokens(steps: TextPreprocessing, manifest: Manifest, texts: list[str], assets: Assets) -> int:
+    """Count the tokens that the model reads of these texts, special ones among them; padding is none."""
+    tokenizer = assets.get_or_parse(
+        steps.tokenizer, partial(load_tokenizer, steps=steps, length=get_fixed_length(manifest))
+    )
+    return sum(sum(encoding.attention_mask) for encoding in tokenize_texts(tokenizer, texts, steps))
 
 
 def build_graph_input(encodings: Sequence[Any], spec: TensorSpec) -> Array:

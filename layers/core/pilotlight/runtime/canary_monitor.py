@@ -1,12 +1,13 @@
 """Compare a canary's requests with the champion's in one environment, and decide when to stop the canary.
 
 Three hypotheses are tested: that it fails no more often than it may, that it takes no longer, and that its answers are
-no further from the champion's. Each environment stops it immediately and independently; `functions/promote` then ends
-the canary for all (infra/decisions/0027, 0067). This module depends neither on where alias documents are stored nor on
-models.
+no further from the champion's. For language models there is a fourth: that a token takes no longer; the time is then
+that to the first text, and answers are compared by why they ended. Each environment stops it immediately and
+independently; `functions/promote` then ends the canary for all (infra/decisions/0027, 0067). This module depends
+neither on where alias documents are stored nor on models.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import inf
 
@@ -26,6 +27,8 @@ from pilotlight.runtime.trial_callers import MAX_CALLER_STRATA, CallerAccount, C
 
 ALPHA = 1e-5  # the chance that one environment stops a canary without reason; 1 % over 1,000 environments together
 KINDS = FAILURES, LATENCY, DRIFT = ("failures", "latency", "drift")  # each is tested at a third of ALPHA
+PACE = "pace"  # of the tokens of a language model
+GENERATION_KINDS = (*KINDS, PACE)
 MIN_CONSECUTIVE_FAILURES = 5  # consecutive failures that need not wait for `min_requests`, if they are evidence enough
 MIN_ERROR_RATE = 0.001  # the smallest rate that can be tested: a limit of 0 is taken for 1 in 1,000
 ALLOWANCE_MS = 5.0  # ms that a canary may take longer, whatever the ratio
@@ -56,6 +59,7 @@ class Answer(Struct, frozen=True):
     rows: int  # of the request
     scores: Array | None  # the first output
     is_failure: bool = False  # nobody answered in time
+    token_ms: float | None = None  # of each further token of a language model
 
 
 class Failure(Struct, frozen=True):
@@ -92,15 +96,16 @@ class TrialRequest(Struct, frozen=True):
 class CanaryMonitor:
     """The state of a canary in this environment; `share` is the chance that a request is given to it."""
 
-    def __init__(self, canary: Canary, share: float) -> None:
+    def __init__(self, canary: Canary, share: float, kinds: Sequence[str] = KINDS) -> None:
         self.canary = canary
         self.is_stopped = False
         block = min(MAX_BLOCK_REQUESTS, round(BLOCK_REQUESTS / min(share, 1 - share)))
-        alpha = ALPHA / len(KINDS)
+        alpha = ALPHA / len(kinds)
         self._failures = FailureTest(canary, SequentialTest(alpha, BLOCK_REQUESTS))
         self._latency = LatencyTest(canary, share, SequentialTest(alpha, block))
         self._drift = DriftTest(canary, share, SequentialTest(alpha, block))
-        self._accounts = CallerAccounts([1 / alpha] * len(KINDS))
+        self._pace = PaceTest(canary, share, SequentialTest(alpha, block)) if PACE in kinds else None
+        self._accounts = CallerAccounts([1 / alpha] * len(kinds))
         self._suspected: set[str] = set()
         self._is_open = False  # whether the canary answers here; while it does not, the sides cannot be compared
         self._answers_since_opening = 0
@@ -151,6 +156,16 @@ class CanaryMonitor:
             self._failures.add(request.account, failed=True)
         return self._compare(request.account, answer, on_canary=True, by_canary=False, compared=request.is_compared)
 
+    def record_failure(self, request: TrialRequest, reason: str) -> Finding | None:
+        """Record a request that the canary failed when it was too late for the champion to answer."""
+        self._requests += 1
+        self._failures.consecutive += 1
+        self._failures.latest = reason
+        if request.account is None:
+            return None
+        self._failures.add(request.account, failed=True)
+        return None if self.is_stopped else self._check(FAILURES, self._failures)
+
     def stop(self, kind: str, reason: str) -> Finding | None:
         """Stop the canary for the caller's reason; return None if it was stopped before."""
         if self.is_stopped:
@@ -168,12 +183,15 @@ class CanaryMonitor:
         if compared:
             self._latency.add(account, answer, on_canary=on_canary, by_canary=by_canary)
             self._drift.add(account, answer, on_canary=on_canary)
+            if self._pace is not None:
+                self._pace.add(account, answer, on_canary=on_canary, by_canary=by_canary)
         if self.is_stopped:
             return None
         return (
             self._check(FAILURES, self._failures)
             or self._check(LATENCY, self._latency)
             or self._check(DRIFT, self._drift)
+            or (self._check(PACE, self._pace) if self._pace is not None else None)
         )
 
     def _check(self, kind: str, test: "FailureTest | LatencyTest | DriftTest") -> Finding | None:
@@ -239,6 +257,8 @@ class LatencyTest:
     counts once, and who sends it cannot choose the side.
     """
 
+    credit = 1  # the place of its evidence among the account's
+
     def __init__(self, canary: Canary, share: float, evidence: SequentialTest) -> None:
         self.evidence = evidence
         self._ratio = canary.max_latency_ratio
@@ -252,8 +272,21 @@ class LatencyTest:
 
     def add(self, account: CallerAccount, answer: Answer, *, on_canary: bool, by_canary: bool) -> None:
         """Add a request of either side."""
-        ms = answer.ms
-        stratum = answer.rows.bit_length()  # 1, 2 to 3, 4 to 7 rows, and so on
+        # Strata are of 1, 2 to 3, 4 to 7 rows, and so on.
+        self._add_time(account, answer.ms, answer.rows.bit_length(), on_canary=on_canary, by_canary=by_canary)
+
+    def describe(self) -> str:
+        """Describe the fault."""
+        return f"it takes {self._describe_times(format_stratum(self._latest))}"
+
+    def _describe_times(self, what: str) -> str:
+        times = self._strata[self._latest]
+        return (
+            f"{times.canary.ms:.2f} ms for {what}, the champion {times.champion.ms:.2f}, where {self._ratio:g} times "
+            "as long is let through"
+        )
+
+    def _add_time(self, account: CallerAccount, ms: float, stratum: int, *, on_canary: bool, by_canary: bool) -> None:
         times = self._strata.get(stratum)
         if times is None:
             times = self._strata[stratum] = StratumTimes()
@@ -263,7 +296,7 @@ class LatencyTest:
         median = own if own is not None and own.count >= MIN_TIMES else times.champion
         if median.count >= MIN_TIMES:
             allowed_ms = max(median.ms * self._ratio, median.ms + ALLOWANCE_MS) if by_canary else median.ms
-            self.evidence.add(self._factors[on_canary, ms > allowed_ms], account.credits[1])
+            self.evidence.add(self._factors[on_canary, ms > allowed_ms], account.credits[self.credit])
             self._latest = stratum
         if by_canary:
             times.canary.add(ms)
@@ -272,13 +305,21 @@ class LatencyTest:
         if own is not None:
             own.add(ms)
 
+
+class PaceTest(LatencyTest):
+    """Whether a further token of a canary's text takes longer than it may."""
+
+    credit = 3
+    stratum = -1  # all answers are compared with each other; no request has so many rows
+
+    def add(self, account: CallerAccount, answer: Answer, *, on_canary: bool, by_canary: bool) -> None:
+        """Add an answer of either side, if it has further tokens."""
+        if answer.token_ms is not None:
+            self._add_time(account, answer.token_ms, self.stratum, on_canary=on_canary, by_canary=by_canary)
+
     def describe(self) -> str:
         """Describe the fault."""
-        times = self._strata[self._latest]
-        return (
-            f"it takes {times.canary.ms:.2f} ms for {format_stratum(self._latest)}, the champion "
-            f"{times.champion.ms:.2f}, where {self._ratio:g} times as long is let through"
-        )
+        return f"it takes {self._describe_times('each further token')}"
 
 
 class DriftTest:

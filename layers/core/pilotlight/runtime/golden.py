@@ -14,6 +14,7 @@ from msgspec.structs import replace
 from pilotlight.contracts.manifest import Datatype, Precision
 from pilotlight.errors import ModelRefusedError
 from pilotlight.runtime.datatypes import NUMPY_DTYPES, Array
+from pilotlight.runtime.model_cache import LoadedModel
 from pilotlight.runtime.session import Session
 
 
@@ -54,13 +55,35 @@ class GoldenExchange(Struct, frozen=True):
     response: GoldenResponse
 
 
-class GoldenDocument(Struct, frozen=True, kw_only=True):
-    """`golden.json`: |expected - actual| must stay within the tolerance, for every output value of every exchange."""
+class GoldenPrompt(Struct, frozen=True):
+    """A prompt of a language model, and the likeliest tokens that follow it, each far likelier than the next one."""
 
-    schema_version: Literal[1, 2] = 1  # 2: with patterns, which older readers do not know
+    text: str
+    tokens: tuple[int, ...]  # of the prompt
+    expected: tuple[int, ...]
+    expected_text: str
+
+
+class GoldenDocument(Struct, frozen=True, kw_only=True):
+    """`golden.json`: |expected - actual| must stay within the tolerance, for every output value of every exchange.
+
+    A language model has prompts in place of exchanges (`runtime.golden_prompts`).
+    """
+
+    schema_version: Literal[1, 2, 3] = 1  # 2: with patterns, 3: with prompts, which older readers do not know
     variant: Precision
-    tolerance: float
-    exchanges: tuple[GoldenExchange, ...]
+    tolerance: float = 0.0
+    exchanges: tuple[GoldenExchange, ...] = ()
+    prompts: tuple[GoldenPrompt, ...] = ()
+
+
+def replay_document(document: GoldenDocument, model: LoadedModel) -> None:
+    """Replay golden requests or prompts on an open model; `ModelRefusedError` if an answer differs."""
+    replay_exchanges(document, model.session)
+    if document.prompts and model.language_model is not None:
+        from pilotlight.runtime.golden_prompts import replay_prompts  # few functions generate
+
+        replay_prompts(document, model.language_model)
 
 
 def replay_exchanges(document: GoldenDocument, session: Session) -> None:

@@ -20,11 +20,10 @@ from pilotlight.errors import (
 )
 from pilotlight.observability.emf import count
 from pilotlight.runtime.alias_cache import AliasCache, AliasKey, CachedAlias
-from pilotlight.runtime.golden import GoldenDocument, replay_exchanges
+from pilotlight.runtime.golden import GoldenDocument, replay_document
 from pilotlight.runtime.model_cache import LoadedModel, VersionKey
 from pilotlight.runtime.model_files import RUNTIME, build_refused_error, find_mismatch, open_model_files
 from pilotlight.runtime.model_loader import ModelLoader
-from pilotlight.runtime.session import Session
 from pilotlight.runtime.single_flight import SingleFlight
 from pilotlight.storage.object_store import ObjectStore
 
@@ -138,7 +137,7 @@ class HotSwap:
         load.wait_until(inf)
         model = load.result()
         try:
-            verify_golden_requests(self._loader.registry.store, manifest, model.session)
+            verify_golden_requests(self._loader.registry.store, model)
         except ModelRefusedError as exc:
             self._loader.refuse_version(key, exc)
             raise
@@ -168,14 +167,15 @@ class HotSwap:
             self._model_cache.evict((key[0], active))
 
 
-def verify_golden_requests(store: ObjectStore, manifest: Manifest, session: Session) -> None:
+def verify_golden_requests(store: ObjectStore, model: LoadedModel) -> None:
     """Replay the version's golden requests, if it has any; `ModelRefusedError` if an answer differs."""
+    manifest = model.manifest
     if manifest.golden is None:
         return
     with open_model_files(store, manifest, manifest.get_file(manifest.golden)) as path:
-        document = Path(path).read_bytes()
+        content = Path(path).read_bytes()
     try:
-        replay_exchanges(decode_document(document, GoldenDocument, manifest.golden), session)
+        replay_document(decode_document(content, GoldenDocument, manifest.golden), model)
     except (ModelRefusedError, InvalidInputError) as exc:
         raise ModelRefusedError(f"{manifest.name}:{manifest.version} is refused: {exc}") from exc
 

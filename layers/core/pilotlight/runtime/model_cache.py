@@ -7,11 +7,14 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pilotlight.contracts.manifest import Manifest
 from pilotlight.errors import DoesNotFitError, LoadingError, NotFoundError
 from pilotlight.runtime.session import Session
+
+if TYPE_CHECKING:
+    from pilotlight.generation.language_model import LanguageModel
 
 Value = TypeVar("Value")
 # Memory of the smallest open version: onnxruntime's session takes 75 kB, its manifest and python's objects the rest.
@@ -49,6 +52,7 @@ class LoadedModel:
     session: Session
     size_bytes: int
     assets: Assets = field(default_factory=Assets)  # files that pre- and post-processing need, such as a tokenizer
+    language_model: "LanguageModel | None" = None  # of a version that generates text
 
     @property
     def key(self) -> VersionKey:

@@ -20,6 +20,7 @@ from msgspec.structs import replace
 from pilotlight.contracts.manifest import CompressedFile, Manifest, ManifestFile
 from pilotlight.errors import DoesNotFitError, ModelRefusedError, NotFoundError
 from pilotlight.registry.registry import version_path
+from pilotlight.runtime.fetch_progress import FETCHES, FetchProgress
 from pilotlight.runtime.malloc import reuse_freed_memory
 from pilotlight.storage.download import download_object, hash_chunks
 from pilotlight.storage.object_store import ObjectStore
@@ -61,28 +62,35 @@ def fetch_model_files(store: ObjectStore, manifest: Manifest, *selected: Manifes
     onnxruntime opens them by their names in the graph, and refuses names that lead out of the graph's folder.
     """
     files = selected or manifest.get_serving_files(RUNTIME)
+    total_bytes = sum(file.bytes for file in files)
     with ExitStack() as stack:
+        progress = FetchProgress(total_bytes)
+        if not selected:
+            stack.enter_context(FETCHES.track((manifest.name, manifest.version), progress))
         if len(files) == 1:
             target = stack.enter_context(open_memory_file())
-            copy_model_file(store, manifest, files[0], target)
+            copy_model_file(store, manifest, files[0], target, progress)
             return ModelFiles(get_reopen_path(target), stack.pop_all().close)
         root = Path(tempfile.gettempdir())
-        check_disk_space(manifest, root, sum(file.bytes for file in files))
+        check_disk_space(manifest, root, total_bytes)
         folder = stack.enter_context(create_private_folder(root))
         for file in files:
             target_path = folder / file.path
             target_path.parent.mkdir(parents=True, exist_ok=True)
             with target_path.open("w+b") as target:
-                copy_model_file(store, manifest, file, target)
+                copy_model_file(store, manifest, file, target, progress)
         return ModelFiles(str(folder / files[0].path), stack.pop_all().close)
 
 
-def copy_model_file(store: ObjectStore, manifest: Manifest, file: ManifestFile, target: BinaryIO) -> None:
+def copy_model_file(
+    store: ObjectStore, manifest: Manifest, file: ManifestFile, target: BinaryIO, progress: FetchProgress
+) -> None:
     """Copy a file of a version into an open file, or raise `ModelRefusedError`."""
     path = version_path(manifest.name, manifest.version, file.path)
     try:
         with reuse_freed_memory():
-            size, sha256 = download_object(store, path, target, file.bytes, find_compressed_file(manifest, file))
+            compressed = find_compressed_file(manifest, file)
+            size, sha256 = download_object(store, path, target, file.bytes, compressed, progress.add)
     except NotFoundError as exc:
         raise build_refused_error(manifest, file, MISSING) from exc
     if mismatch := describe_mismatch(file, size, sha256):

@@ -10,12 +10,13 @@ from collections.abc import Callable, Sequence
 from math import ceil, inf
 from pathlib import Path
 
-from pilotlight.contracts.manifest import Manifest, TensorSpec
-from pilotlight.errors import LoadingError, ModelRefusedError, NotFoundError
+from pilotlight.contracts.manifest import Manifest, ManifestFile, TensorSpec
+from pilotlight.errors import InvalidInputError, LoadingError, ModelRefusedError, NotFoundError
 from pilotlight.observability.emf import count
 from pilotlight.registry.registry import Registry, version_path
 from pilotlight.runtime import malloc
-from pilotlight.runtime.load_time import LoadTimeEstimator
+from pilotlight.runtime.fetch_progress import FETCHES
+from pilotlight.runtime.load_time import OPEN_BYTES_PER_S, LoadTimeEstimator
 from pilotlight.runtime.model_cache import Assets, LoadedModel, ModelCache, VersionKey
 from pilotlight.runtime.model_files import open_model_files
 from pilotlight.runtime.session import open_session
@@ -25,6 +26,7 @@ from pilotlight.storage.object_store import ObjectStore
 LOG = logging.getLogger("pilotlight.runtime")
 MAX_MANIFESTS = 1000  # that are kept, of about 10 kB each
 REFUSED_SECONDS = 60.0  # s after a refusal during which the version is not fetched again
+MIN_TOLD_BYTES = 1_000_000  # of a fetch whose progress is told
 MAX_LOAD_WAIT_SECONDS = 25.0  # s that a request can wait for a load; the gateway gives up after 29 s
 SignatureEntry = tuple[str, str, list[int]]  # of a tensor: its name, datatype and shape in V2
 
@@ -40,11 +42,14 @@ class ModelLoader:
         memory_mb: int,
         check_seconds: float,
         clock: Callable[[], float],
+        cache_bytes: int | None = None,
     ) -> None:
+        """Open versions; language models only with `cache_bytes`, which each of them may keep of keys and values."""
         self.registry = registry
         self.model_cache = model_cache
         self.wait_count = 0  # times that a request has waited for a model to be opened
         self._memory_mb = memory_mb
+        self._cache_bytes = cache_bytes
         self._check_seconds = check_seconds  # s between two checks whether a version was deleted
         self._clock = clock
         self._manifests: dict[VersionKey, Manifest] = {}  # immutable, but a version may be deleted
@@ -94,6 +99,7 @@ class ModelLoader:
         manifest = self._manifests.get(key) or wait_for_document(
             self._manifest_reads.start(key), deadline, f"{key[0]}:{key[1]}"
         )
+        self._check_task(manifest)
         self._raise_if_too_late(manifest, deadline)
         return self._wait_for_load(manifest, deadline)
 
@@ -169,16 +175,27 @@ class ModelLoader:
         started_at = time.monotonic()
         load = self._loads.start(key)
         if not load.wait_until(deadline):
-            seconds = time.monotonic() - load.started_at
-            raise self._build_loading_error(manifest, f"is being opened, for {seconds:.0f} s so far")
+            raise self._build_progress_error(manifest, time.monotonic() - load.started_at)
         model = load.result()
         # An earlier load may have been frozen with the environment, so its time is no measurement.
         if load.started_at >= started_at:
             self._load_times.record_load(key, manifest.served_bytes, time.monotonic() - started_at)
         return model
 
-    def _build_loading_error(self, manifest: Manifest, reason: str) -> LoadingError:
-        wait = max(1, ceil(self._estimate_seconds(manifest)))
+    def _build_progress_error(self, manifest: Manifest, seconds: float) -> LoadingError:
+        """Build the error for a load that has been running for `seconds`, with the bytes that have arrived."""
+        fetch = FETCHES.find((manifest.name, manifest.version))
+        left = max(0.0, self._estimate_seconds(manifest) - seconds)
+        said = f"is being opened, for {seconds:.0f} s so far"
+        if fetch is not None and fetch.total_bytes >= MIN_TOLD_BYTES:
+            said += f", with {fetch.fetched_bytes / 1e6:,.0f} of {fetch.total_bytes / 1e6:,.0f} MB fetched"
+            fetch_left = fetch.estimate_seconds_left()
+            left = left if fetch_left is None else fetch_left + fetch.total_bytes / OPEN_BYTES_PER_S
+        return self._build_loading_error(manifest, said, left)
+
+    def _build_loading_error(self, manifest: Manifest, reason: str, seconds_left: float | None = None) -> LoadingError:
+        seconds = self._estimate_seconds(manifest) if seconds_left is None else seconds_left
+        wait = max(1, ceil(seconds))
         return LoadingError(f"{manifest.name}:{manifest.version} {reason}; try again in {wait} s.", retry_after=wait)
 
     def _estimate_seconds(self, manifest: Manifest) -> float:
@@ -194,6 +211,7 @@ class ModelLoader:
             return model
         self.raise_if_refused(key)
         manifest = self.get_manifest(key)
+        self._check_task(manifest)
         try:
             self.model_cache.reserve_room(manifest)
             model = self._fetch_and_open(manifest)
@@ -205,17 +223,36 @@ class ModelLoader:
         self.model_cache.put(model)
         return model
 
+    def _check_task(self, manifest: Manifest) -> None:
+        """Raise `InvalidInputError` for a language model where none is opened, with the routes that answer for it."""
+        if manifest.decoder is not None and self._cache_bytes is None:
+            name = manifest.name
+            raise InvalidInputError(
+                f"{name}:{manifest.version} is a language model, which answers at /v2/models/{name}/generate, "
+                "/v1/chat/completions and /v1/completions."
+            )
+
     def _fetch_and_open(self, manifest: Manifest) -> LoadedModel:
+        allocated_bytes = malloc.count_allocated_bytes()
+        if manifest.decoder is not None and self._cache_bytes is not None:
+            from pilotlight.runtime.language_model_loading import open_language_model  # few functions generate
+
+            opened = open_language_model(self.registry.store, manifest, self._memory_mb, self._cache_bytes)
+            return LoadedModel(
+                manifest, opened.session, self._compute_size(manifest, allocated_bytes), language_model=opened.model
+            )
         # If no version of the model is open, a request is waiting for this one, which should answer soon.
         is_first = manifest.name not in {name for name, _ in list(self.model_cache.keys())}
-        allocated_bytes = malloc.count_allocated_bytes()
         with open_model_files(self.registry.store, manifest) as path, malloc.return_freed_memory():
             session = open_session(path, self._memory_mb, quick=is_first)
         check_graph_signature(manifest, "inputs", session.inputs, manifest.inputs)
         check_graph_signature(manifest, "outputs", session.outputs, manifest.outputs)
         assets = load_assets(self.registry.store, manifest)
-        size = self.model_cache.compute_size(manifest, malloc.count_allocated_bytes() - allocated_bytes)
-        return LoadedModel(manifest, session, size, assets)
+        return LoadedModel(manifest, session, self._compute_size(manifest, allocated_bytes), assets)
+
+    def _compute_size(self, manifest: Manifest, allocated_before: int) -> int:
+        """Compute what a version counts for that was opened since `allocated_before` bytes were allocated."""
+        return self.model_cache.compute_size(manifest, malloc.count_allocated_bytes() - allocated_before)
 
 
 def report_refusal(key: VersionKey, error: ModelRefusedError) -> None:
@@ -226,11 +263,13 @@ def report_refusal(key: VersionKey, error: ModelRefusedError) -> None:
 
 def load_assets(store: ObjectStore, manifest: Manifest) -> Assets:
     """Fetch and check the assets of a version; raises `ModelRefusedError` as `open_model_files` does."""
-    contents = {}
-    for file in manifest.asset_files:
-        with open_model_files(store, manifest, file) as path:
-            contents[file.path] = Path(path).read_bytes()
-    return Assets(contents)
+    return Assets({file.path: read_asset(store, manifest, file) for file in manifest.asset_files})
+
+
+def read_asset(store: ObjectStore, manifest: Manifest, file: ManifestFile) -> bytes:
+    """Fetch and check a file of a version that is read whole."""
+    with open_model_files(store, manifest, file) as path:
+        return Path(path).read_bytes()
 
 
 def check_graph_signature(

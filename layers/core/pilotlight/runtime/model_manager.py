@@ -38,22 +38,38 @@ class ModelManager:
         memory_mb: int,
         alias_seconds: float,
         clock: Callable[[], float] = time.monotonic,
+        cache_bytes: int | None = None,
     ) -> None:
+        """Create a manager; language models are opened only with `cache_bytes`, as by `ModelLoader`."""
         self.registry = registry
         self.model_cache = model_cache
         self.memory_mb = memory_mb
         self._alias_cache = AliasCache(registry, alias_seconds, clock)
         # A named version is checked as often as an alias, so that changes of both are noticed equally soon.
-        self._loader = ModelLoader(registry, model_cache, memory_mb=memory_mb, check_seconds=alias_seconds, clock=clock)
+        self._loader = ModelLoader(
+            registry,
+            model_cache,
+            memory_mb=memory_mb,
+            check_seconds=alias_seconds,
+            clock=clock,
+            cache_bytes=cache_bytes,
+        )
         self._hot_swap = HotSwap(self._loader, self._alias_cache)
 
     @classmethod
-    def from_settings(cls, settings: Settings, store: ObjectStore) -> "ModelManager":
-        """Create the manager of a function with these settings, with no model loaded yet."""
+    def from_settings(cls, settings: Settings, store: ObjectStore, *, generates_text: bool = False) -> "ModelManager":
+        """Create the manager of a function with these settings, with no model loaded yet.
+
+        Without `generates_text`, it refuses language models, whose engine the function does not bring.
+        """
         public_key = PublicKey.parse(settings.signing_key) if settings.signing_key else None
         model_cache = ModelCache(settings.model_memory_budget, SESSION_OVERHEAD_BYTES)
         return cls(
-            Registry(store, public_key), model_cache, memory_mb=settings.memory_mb, alias_seconds=settings.alias_seconds
+            Registry(store, public_key),
+            model_cache,
+            memory_mb=settings.memory_mb,
+            alias_seconds=settings.alias_seconds,
+            cache_bytes=settings.key_value_memory_budget if generates_text else None,
         )
 
     @property

@@ -41,6 +41,11 @@ LOADING = re.compile(r"Load model from .* failed:\s*(?:Fatal error: )?")
 SOURCE_PLACE = re.compile(r"\S*/onnxruntime/\S*\.(?:cc|h):\d+ .*?\)(?: const)?(?: \[with [^\]]*\])? (?=[A-Z\w'{])")
 TENSOR_TYPE = re.compile(r"(?:optional\()?(tensor\(\w+\))\)?")  # an optional input takes a tensor
 MIN_MAPPED_BYTES = 4096  # a page; smaller weights stay in the graph
+DECODER_ENTRIES = {
+    "session.intra_op.allow_spinning": "1",
+    "session.intra_op.spin_duration_us": "500",  # then they sleep, and take no time from the next request
+    "session.prepack.enable_parallel": "1",
+}
 RunOptions = Any  # onnxruntime.RunOptions, which has no types; setting `terminate` stops the run
 ort.set_default_logger_severity(4)  # as in `build_session_options`
 # onnxruntime's errors share no base class; pybind11 turns those of C++ into the last four.
@@ -187,6 +192,19 @@ def open_session(path: str, memory_mb: int = MB_PER_VCPU, *, quick: bool = False
     native = get_native()
     with OPENING:
         return build_session(get_native, native)
+
+
+def open_decoder_session(path: Path | str, memory_mb: int = MB_PER_VCPU) -> Any:  # noqa: ANN401 - onnxruntime ships no types
+    """Open the graph of a language model, and return onnxruntime's own session, whose memory is bound by its caller.
+
+    Weights are packed at once, by all threads: unpacked, each token would take 400 ms. Threads spin between two nodes,
+    which is a quarter of the speed of decoding, but for no longer than that. Raises as `open_session` does.
+    """
+    options = build_session_options(memory_mb)
+    with OPENING:
+        for key, value in DECODER_ENTRIES.items():
+            options.add_session_config_entry(key, value)
+    return open_native(path, options)
 
 
 def build_session(get_native: Callable[[], Any], native: Any) -> Session:  # noqa: ANN401 - onnxruntime ships no types

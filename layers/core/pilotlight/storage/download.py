@@ -23,10 +23,20 @@ CONNECTIONS = 4
 FAST_BYTES_PER_S = 200e6  # bytes/s of the first part; unpacking wins until 150e6, and a link may begin with a burst
 LOG = logging.getLogger(__name__)
 PartCopier = Callable[[int, int, int], object]  # into an open file, from a byte to before another
+ByteCounter = Callable[[int], object]  # is called with the number of bytes that have arrived since the last call
+
+
+def count_nothing(count: int) -> None:
+    """Take a number of bytes that nobody counts."""
 
 
 def download_object(
-    store: ObjectStore, path: str, target: BinaryIO, limit: int, compressed: CompressedFile | None = None
+    store: ObjectStore,
+    path: str,
+    target: BinaryIO,
+    limit: int,
+    compressed: CompressedFile | None = None,
+    count_bytes: ByteCounter = count_nothing,
 ) -> tuple[int, str]:
     """Copy an object into an open file; return its size in bytes and its sha256.
 
@@ -35,12 +45,13 @@ def download_object(
     path as a key of the store; where it is missing or damaged, the plain parts are read.
     """
     if limit > PART_BYTES:
-        return download_in_parts(store, path, target, limit, compressed)
+        return download_in_parts(store, path, target, limit, compressed, count_bytes)
     digest, size = hashlib.sha256(), 0
     for chunk in store.stream(path):
         digest.update(chunk)
         target.write(chunk)
         size += len(chunk)
+        count_bytes(len(chunk))
         if size > limit:
             break
     target.flush()
@@ -57,7 +68,12 @@ def hash_chunks(chunks: Iterable[bytes | memoryview]) -> tuple[int, str]:
 
 
 def download_in_parts(
-    store: ObjectStore, path: str, target: BinaryIO, limit: int, compressed: CompressedFile | None
+    store: ObjectStore,
+    path: str,
+    target: BinaryIO,
+    limit: int,
+    compressed: CompressedFile | None,
+    count_bytes: ByteCounter = count_nothing,
 ) -> tuple[int, str]:
     """Download an object by ranged reads; the hash takes the bytes in their order, not in that of their arrival."""
     fd, digest = target.fileno(), hashlib.sha256()
@@ -76,6 +92,7 @@ def download_in_parts(
         for start, _ in zip(starts, chain([size], rest), strict=True):
             with memoryview(mapped)[start : start + part_bytes] as copied:
                 digest.update(copied)
+                count_bytes(len(copied))
     return size, digest.hexdigest()
 
 

@@ -48,7 +48,7 @@ def imported(file: Path) -> ModuleType:
 @pytest.fixture
 def command(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
     """Run `pilotlight publish WORDS`."""
-    monkeypatch.setattr(model_conversion, "run_converter", main)
+    monkeypatch.setattr(model_conversion, "run_converter", lambda _, arguments: main(arguments))
 
     def run(*words: object) -> tuple[int, str, str]:
         monkeypatch.setattr("sys.argv", ["pilotlight", "publish", *map(str, words)])

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from pilotlight.local import runtime_client
-from pilotlight.local.runtime_client import LambdaContext
+from pilotlight.runtime_client import error_reports
+from pilotlight.runtime_client.invocation import LambdaContext
 
 ENVIRON = {
     "AWS_LAMBDA_FUNCTION_NAME": "F",
@@ -52,12 +52,12 @@ def test_failed_init_has_awss_names(
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "of", raising=False)
     with pytest.raises(Exception) as caught:  # noqa: PT011  # any kind, that is the point
-        runtime_client.load_handler(handler)
-    report = runtime_client.report_init_error(caught.value, handler)
+        error_reports.load_handler(handler)
+    report = error_reports.report_init_error(caught.value, handler)
     assert report["errorType"] == error_type
     assert says in report["errorMessage"]
 
 
 def test_error_goes_to_the_functions_log_as_one_line(capsys: pytest.CaptureFixture[str]) -> None:
-    runtime_client.report_error(ValueError(), "ValueError", "a\nb")
+    error_reports.report_error(ValueError(), "ValueError", "a\nb")
     assert capsys.readouterr().out.count("\n") == 1

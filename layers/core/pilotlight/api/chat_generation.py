@@ -1,0 +1,371 @@
+"""The one way from a conversation to generated text and tool calls, which every chat protocol shares.
+
+A protocol translates its body into a `Conversation`, and the events of a `ChatGeneration` into its own answer. Nothing
+here knows a protocol.
+
+    conversation -> chat template -> prompt in tokens -> engine -> deltas of content and of tool calls -> finish reason
+"""
+
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from msgspec import Struct
+
+from pilotlight.api.request_context import RequestContext
+from pilotlight.errors import ContextLengthError, InvalidInputError
+from pilotlight.generation.request import (
+    ChoiceEnd,
+    ConstraintFactory,
+    FinishReason,
+    GenerationRequest,
+    SamplingOptions,
+    ScoredToken,
+    TextDelta,
+    TokenUsage,
+)
+
+if TYPE_CHECKING:
+    from pilotlight.generation.language_model import LanguageModel
+    from pilotlight.runtime.measured_generation import Generation
+
+    Generate = Callable[[GenerationRequest, Callable[[], bool]], Generation]
+
+Message = dict[str, Any]  # as chat templates take it: role, content, tool_calls, tool_call_id, name
+FinishName = Literal["stop", "length", "tool_calls"]
+
+
+class FunctionTool(Struct, frozen=True, kw_only=True):
+    """A function that the model may call."""
+
+    name: str
+    description: str | None = None
+    parameters: dict[str, Any] | None = None  # a JSON schema; None for a function without arguments
+    strict: bool = False
+
+    def to_template(self) -> dict[str, Any]:
+        """Return the tool in the form that chat templates and OpenAI's chat completions have."""
+        function: dict[str, Any] = {"name": self.name}
+        if self.description is not None:
+            function["description"] = self.description
+        return {"type": "function", "function": {**function, "parameters": self.parameters or EMPTY_PARAMETERS}}
+
+
+class NamedTool(Struct, frozen=True):
+    """A choice of tools that allows one of them only, which must be called."""
+
+    name: str
+
+
+class JsonFormat(Struct, frozen=True, tag="json"):
+    """The answer is a JSON document; without a schema, an object of any form."""
+
+    schema: dict[str, Any] | bool | None = None
+    strict: bool = True  # whether a schema is refused that cannot be held to exactly
+
+
+class RegexFormat(Struct, frozen=True, tag="regex"):
+    """The answer matches a regular expression."""
+
+    pattern: str
+
+
+class ChoiceFormat(Struct, frozen=True, tag="choice"):
+    """The answer is one of these texts."""
+
+    choices: tuple[str, ...]
+
+
+class GrammarFormat(Struct, frozen=True, tag="grammar"):
+    """The answer matches a grammar, in Lark's form."""
+
+    grammar: str
+
+
+OutputFormat = JsonFormat | RegexFormat | ChoiceFormat | GrammarFormat
+ToolChoice = Literal["auto", "none", "required"] | NamedTool
+EMPTY_PARAMETERS: dict[str, Any] = {"type": "object", "properties": {}}
+
+
+class Conversation(Struct, frozen=True, kw_only=True):
+    """A request for the next message of a conversation, in no protocol's words."""
+
+    messages: Sequence[Message]
+    tools: tuple[FunctionTool, ...] = ()
+    tool_choice: ToolChoice = "auto"
+    parallel_tool_calls: bool = True
+    output_format: OutputFormat | None = None
+    sampling: SamplingOptions = SamplingOptions()
+    max_tokens: int | None = None  # None: what is left of the context
+    min_tokens: int = 0
+    choices: int = 1
+    stop_strings: tuple[str, ...] = ()
+    stop_tokens: tuple[int, ...] = ()
+    include_stop_string: bool = False
+    ignore_end: bool = False
+    top_logprobs: int | None = None  # None: no logprobs
+    prompt_lookup: bool = False
+    template_options: Mapping[str, Any] = {}  # further variables of the chat template
+    add_generation_prompt: bool = True
+    continue_final_message: bool = False  # the answer continues the last message, which is the assistant's
+
+
+class ContentDelta(Struct, frozen=True):
+    """The next whole characters of an answer's text."""
+
+    choice: int
+    text: str
+    tokens: tuple[int, ...] = ()
+    scores: tuple[ScoredToken, ...] = ()  # if logprobs were asked for
+
+
+class ToolCallDelta(Struct, frozen=True):
+    """The next part of a tool call: its id and name in its first delta, its arguments as JSON text in pieces."""
+
+    choice: int
+    index: int  # of the call in its message
+    arguments: str = ""
+    id: str | None = None
+    name: str | None = None
+
+
+class MessageEnd(Struct, frozen=True):
+    """The end of one choice's message."""
+
+    choice: int
+    reason: FinishName
+    stop: str | int | None = None  # the stop string or token that ended it, if none of the model's end tokens did
+    completion_tokens: int = 0
+
+
+ChatEvent = ContentDelta | ToolCallDelta | MessageEnd
+
+
+class OutputReader(Protocol):
+    """Tells content from tool calls in one choice's text, as it comes."""
+
+    def read(self, text: str) -> Sequence[ContentDelta | ToolCallDelta]:
+        """Return what the next characters add; text that may still become a call is held back."""
+
+    def finish(self) -> Sequence[ContentDelta | ToolCallDelta]:
+        """Return what was held back, when the text is over."""
+
+
+class OutputPlan(Struct, frozen=True):
+    """How an answer is forced into its form, and how it is read."""
+
+    constraint: ConstraintFactory | None = None
+    create_reader: Callable[[int], OutputReader] | None = None  # for a choice's number; None: all text is content
+    prepare_messages: Callable[[Sequence[Mapping[str, Any]]], Sequence[Mapping[str, Any]]] | None = (
+        None  # for the template
+    )
+    template_tools: list[dict[str, Any]] | None = None  # None where the messages tell of the tools, or there are none
+
+
+class ChatGeneration:
+    """An answer that is being generated: iterate over its events; `close` stops the engine."""
+
+    def __init__(self, generation: "Generation", plan: OutputPlan, prompt: tuple[int, ...]) -> None:
+        self.prompt = prompt  # its tokens
+        self._generation = generation
+        self._plan = plan
+        self._readers: dict[int, OutputReader] = {}
+        self._has_calls: set[int] = set()
+        self._events = self._translate()
+        self._ahead: list[ChatEvent] = []  # what `begin` has waited for
+
+    def begin(self) -> None:
+        """Wait for the first event, so that what fails before it is an error of its own status."""
+        try:
+            self._ahead.extend(itertools.islice(self._events, 1))
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def prompt_tokens(self) -> int:
+        """The number of the prompt's tokens."""
+        return len(self.prompt)
+
+    @property
+    def usage(self) -> TokenUsage:
+        """The tokens of prompt and answers; complete after the last event."""
+        return self._generation.usage
+
+    def __iter__(self) -> Iterator[ChatEvent]:
+        """Yield deltas as they come, and one end for each choice; the events come once."""
+        while self._ahead:
+            yield self._ahead.pop(0)
+        yield from self._events
+
+    def close(self) -> None:
+        """Stop generating; nobody waits for the rest."""
+        self._generation.close()
+
+    def _translate(self) -> Iterator[ChatEvent]:
+        """Yield the events of the engine's."""
+        for event in self._generation:
+            if isinstance(event, ChoiceEnd):
+                yield from self._end_choice(event)
+            else:
+                yield from self._read_delta(event)
+
+    def _read_delta(self, delta: TextDelta) -> Iterator[ChatEvent]:
+        """Yield what a delta of text adds; the tokens and scores go with its first content."""
+        reader = self._find_reader(delta.choice)
+        if reader is None:
+            yield ContentDelta(delta.choice, delta.text, delta.tokens, delta.scores)
+            return
+        tokens, scores = delta.tokens, delta.scores
+        for part in reader.read(delta.text):
+            if isinstance(part, ToolCallDelta):
+                self._has_calls.add(delta.choice)
+                yield part
+            else:
+                yield ContentDelta(delta.choice, part.text, tokens, scores)
+                tokens, scores = (), ()
+
+    def _end_choice(self, end: ChoiceEnd) -> Iterator[ChatEvent]:
+        """Yield what was held back, and the end with its reason: `tool_calls` where whole calls were made."""
+        reader = self._find_reader(end.choice)
+        for part in reader.finish() if reader is not None else ():
+            if isinstance(part, ToolCallDelta):
+                self._has_calls.add(end.choice)
+            yield part
+        reason: FinishName = "stop" if end.reason == FinishReason.STOP else "length"
+        if reason == "stop" and end.choice in self._has_calls:
+            reason = "tool_calls"
+        yield MessageEnd(end.choice, reason, end.stop, end.completion_tokens)
+
+    def _find_reader(self, choice: int) -> OutputReader | None:
+        """Return the choice's reader; None if all of its text is content."""
+        if self._plan.create_reader is None:
+            return None
+        if choice not in self._readers:
+            self._readers[choice] = self._plan.create_reader(choice)
+        return self._readers[choice]
+
+
+def prepare_chat(
+    model: "LanguageModel", conversation: Conversation, context: RequestContext, generate: "Generate | None" = None
+) -> ChatGeneration:
+    """Render, tokenize and check a conversation, and generate up to the first event; most of what can fail fails here.
+
+    `generate` runs the request instead of the model's own method, which measures nothing. Raises `InvalidInputError`
+    with the template's own sentence, and `ContextLengthError` with both numbers.
+    """
+    check_has_template(model)
+    plan = plan_output(model, conversation)
+    prompt = encode_prompt(model, render_prompt(model, conversation, plan))
+    return begin_generation(model, conversation, prompt, plan, context, generate)
+
+
+def prepare_text(
+    model: "LanguageModel",
+    text: str,
+    conversation: Conversation,
+    context: RequestContext,
+    generate: "Generate | None" = None,
+) -> ChatGeneration:
+    """Generate the continuation of a text up to the first event; the conversation has no messages, and says how."""
+    prompt = encode_prompt(model, text)
+    if not prompt:
+        raise InvalidInputError(f"The text is empty, and {model.name!r} has no token that begins a text; send a word.")
+    return begin_generation(model, conversation, prompt, OutputPlan(), context, generate)
+
+
+def begin_generation(
+    model: "LanguageModel",
+    conversation: Conversation,
+    prompt: tuple[int, ...],
+    plan: OutputPlan,
+    context: RequestContext,
+    generate: "Generate | None" = None,
+) -> ChatGeneration:
+    """Begin to continue a prompt, up to the first event."""
+    request = build_generation_request(model, conversation, prompt, plan, context.deadline)
+    generation = ChatGeneration((generate or model.generate)(request, never_cancelled), plan, prompt)
+    generation.begin()
+    return generation
+
+
+def never_cancelled() -> bool:
+    """Return that the caller is there; one who leaves closes the generation."""
+    return False
+
+
+def plan_output(model: "LanguageModel", conversation: Conversation) -> OutputPlan:
+    """Plan the form of the answer: free text, a format, or tool calls."""
+    if conversation.output_format is None and not conversation.tools:
+        return OutputPlan()
+    from pilotlight.api.output_plans import build_plan  # loads the compiler of constraints, which few chats need
+
+    return build_plan(model, conversation)
+
+
+def check_has_template(model: "LanguageModel") -> None:
+    """Raise `InvalidInputError` if the model takes no conversations."""
+    if model.chat_template is None:
+        raise InvalidInputError(
+            f"The model {model.name!r} has no chat template, so it continues texts only; use /v1/completions."
+        )
+
+
+def render_prompt(model: "LanguageModel", conversation: Conversation, plan: OutputPlan | None = None) -> str:
+    """Render the conversation with the model's chat template, as its plan wants it."""
+    check_has_template(model)
+    assert model.chat_template is not None  # noqa: S101 - for the type checker
+    plan = plan_output(model, conversation) if plan is None else plan
+    messages = conversation.messages
+    return model.chat_template.render(
+        messages if plan.prepare_messages is None else plan.prepare_messages(messages),
+        tools=plan.template_tools,
+        add_generation_prompt=conversation.add_generation_prompt and not conversation.continue_final_message,
+        continue_final_message=conversation.continue_final_message,
+        chat_template_kwargs=conversation.template_options,
+    )
+
+
+def encode_prompt(model: "LanguageModel", text: str) -> tuple[int, ...]:
+    """Encode a prompt, whose written special tokens are those tokens; it begins with the model's begin token once."""
+    tokens, begin = tuple(model.tokenizer.encode(text, parse_special=True)), model.spec.begin_token
+    if begin is None:
+        return tokens
+    while tokens[:1] == (begin,):  # of the template, and of the tokenizer
+        tokens = tokens[1:]
+    return (begin, *tokens)
+
+
+def count_prompt_tokens(model: "LanguageModel", conversation: Conversation) -> int:
+    """Count the tokens of a conversation's prompt, without generating."""
+    return len(encode_prompt(model, render_prompt(model, conversation)))
+
+
+def compute_max_tokens(model: "LanguageModel", prompt_tokens: int, asked: int | None) -> int:
+    """Compute how many tokens an answer may have: what was asked for, at most what is left of the context."""
+    left = model.spec.context_length - prompt_tokens
+    if left < 1:
+        raise ContextLengthError(prompt_tokens, model.spec.context_length)
+    return left if asked is None else min(asked, left)
+
+
+def build_generation_request(
+    model: "LanguageModel", conversation: Conversation, prompt: tuple[int, ...], plan: OutputPlan, deadline: float
+) -> GenerationRequest:
+    """Build the engine's request."""
+    max_tokens = compute_max_tokens(model, len(prompt), conversation.max_tokens)
+    return GenerationRequest(
+        prompt=prompt,
+        max_tokens=max_tokens,
+        min_tokens=min(conversation.min_tokens, max_tokens),
+        sampling=conversation.sampling,
+        choices=conversation.choices,
+        stop_strings=conversation.stop_strings,
+        stop_tokens=conversation.stop_tokens,
+        include_stop_string=conversation.include_stop_string,
+        ignore_end=conversation.ignore_end,
+        top_logprobs=conversation.top_logprobs,
+        constraint=plan.constraint,
+        prompt_lookup=conversation.prompt_lookup,
+        deadline=deadline,
+    )
