@@ -12,7 +12,6 @@ from tokenizers import Tokenizer, models
 from tokenizers.processors import TemplateProcessing
 
 from functions.train.language_models.checkpoint_source import read_decoder_checkpoint
-from functions.train.language_models.hugging_face_folder import is_language_model_folder
 from pilotlight.errors import InvalidInputError, UnsupportedError
 from tests.models.decoders.make import TOKENS
 from tests.reference_decoder import ReferenceDecoder
@@ -196,12 +195,3 @@ def test_what_is_missing_is_named(tmp_path: Path) -> None:
     file.rename(tmp_path / "pytorch_model.bin")
     with pytest.raises(InvalidInputError, match=r"pytorch_model\.bin is a pickle, which is not opened"):
         read_decoder_checkpoint(tmp_path)
-
-
-def test_a_decoder_is_told_from_an_encoder_by_its_config(tmp_path: Path) -> None:
-    assert not is_language_model_folder(tmp_path)
-    assert is_language_model_folder(write_checkpoint(tmp_path, "gemma3"))
-    change(tmp_path, "config.json", model_type="mamba", architectures=["MambaForCausalLM"])
-    assert is_language_model_folder(tmp_path)
-    change(tmp_path, "config.json", model_type="bert", architectures=["BertModel"])
-    assert not is_language_model_folder(tmp_path)
