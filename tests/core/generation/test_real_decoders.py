@@ -62,7 +62,7 @@ def test_the_prefix_cache_changes_no_answer(open_model: OpenModel) -> None:
     prompts = [PROMPT[:30], PROMPT[:30], PROMPT, (*PROMPT[:20], *PROMPT[5:20]), PROMPT[:22]]
     generations = [answer(with_cache, prompt) for prompt in prompts]
     assert generations == [answer(without, prompt) for prompt in prompts]
-    assert with_cache.cached_bytes > 0 == without.cache_byte_count
+    assert with_cache.cached_bytes > 0 == without.cached_bytes
 
 
 def test_cached_tokens_are_counted(open_model: OpenModel) -> None:

@@ -108,6 +108,7 @@ class CausalModel:
             logits = self.forward(cache, [chunk], len(chunk))[0]
             following = np.asarray(tokens[start + 1 : start + 1 + len(chunk)])
             scores[start : start + len(chunk)] = compute_logprobs(logits, following)
+        self.release()  # the logits of many rows
         return scores
 
     def _bind(self, cache: KeyValueCache, shape: tuple[int, int, int]) -> None:
