@@ -28,6 +28,12 @@ PERSON = {
 }
 
 
+def find(token: str) -> int:
+    found = TOKENIZER.token_to_id(token)
+    assert found is not None
+    return found
+
+
 def accept(constraint: TokenConstraint, text: str) -> bool:
     """Feed a text by its own tokens; return whether the masks allow each of them."""
     for token in TOKENIZER.encode(text).ids:
@@ -48,7 +54,8 @@ def matches(factory: ConstraintFactory, text: str) -> bool:
 
 def sample(factory: ConstraintFactory, choose: Callable[[np.ndarray], int], limit: int = 400) -> tuple[str, bool]:
     """Draw tokens under the mask until the end; return the text, and whether it ended."""
-    constraint, tokens = factory(), []
+    constraint = factory()
+    tokens: list[int] = []
     for _ in range(limit):
         token = choose(np.flatnonzero(constraint.compute_mask()))
         if token in {END, END_OF_TURN}:
@@ -98,8 +105,8 @@ def test_at_most_eight_blanks_stand_in_a_row(before: str, blank: str) -> None:
 
 
 def test_a_model_that_prefers_blanks_ends_in_valid_json() -> None:
-    blanks = {TOKENIZER.token_to_id(token) for token in ("Ġ", "ĠĠ", "ĠĠĠĠĠĠĠĠ", "Ċ", "ĊĊ")}
-    closing = [TOKENIZER.token_to_id(token) for token in ('"', '"}', "}", "1")]
+    blanks = {find(token) for token in ("Ġ", "ĠĠ", "ĠĠĠĠĠĠĠĠ", "Ċ", "ĊĊ")}
+    closing = [find(token) for token in ('"', '"}', "}", "1")]
 
     def prefer(allowed: np.ndarray) -> int:
         wanted = [*closing, *blanks] if in_string() else [*blanks, *closing]
@@ -276,7 +283,7 @@ def test_choices_of_one_request_do_not_share_their_state() -> None:
 def test_a_token_that_the_mask_forbids_is_an_error() -> None:
     constraint = COMPILER.compile_json_object()()
     with pytest.raises(InvalidInputError, match="cannot be held to its grammar"):
-        constraint.accept(TOKENIZER.token_to_id("a"))
+        constraint.accept(find("a"))
 
 
 def test_a_tokenizer_that_does_not_fit_is_refused() -> None:
@@ -325,7 +332,7 @@ SCHEMAS = st.recursive(
 @given(SCHEMAS, st.integers(0, 2**32))
 def test_random_tokens_under_the_mask_give_valid_json_or_stop_at_the_length(schema: dict[str, Any], seed: int) -> None:
     generator = random.Random(seed)  # noqa: S311
-    quote = TOKENIZER.token_to_id('"')
+    quote = find('"')
 
     def choose(allowed: np.ndarray) -> int:
         ends = generator.random() < 0.2 and quote in allowed  # or strings would hardly end

@@ -193,6 +193,13 @@ class TestConstraints:
         events = run(model, constraint=lambda: Nothing(10**3, ()), min_tokens=5)
         assert events == [ChoiceEnd(0, FinishReason.STOP, None, 1)]
 
+    def test_special_tokens_that_a_grammar_names_are_text_and_end_tokens_are_not(self) -> None:
+        model = ScriptedModel.build(["x", "y"]).open()
+        marked = model.constraint_compiler.compile_grammar('start: <|im_start|> "a"+')
+        assert join(run(model, constraint=marked, max_tokens=4)).startswith("<|im_start|>a")
+        ended = model.constraint_compiler.compile_grammar('start: "a" | "b"')
+        assert join(run(model, constraint=ended, ignore_end=True)) in {"a", "b"}
+
 
 class TestChoices:
     def test_greedy_ones_are_the_same_and_all_are_counted(self) -> None:
