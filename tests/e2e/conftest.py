@@ -47,7 +47,7 @@ def environment_file(bridge: str, moto_url: str, tmp_path_factory: pytest.TempPa
             fakes.publish_echo(registry, datatype)
         store = {"PILOTLIGHT_STORE": f"s3://models?endpoint={reachable}"}
         variables = {"PredictFunction": {**store, "PILOTLIGHT_ALIAS_SECONDS": "1"}}
-        others = ("Authorize", "Models", "Batch", "Batches", "Drift", "StartTraining")
+        others = ("Authorize", "Generate", "Models", "Batch", "Batches", "Drift", "StartTraining")
         variables |= {f"{name}Function": store for name in others}
         variables |= {"PromoteFunction": {"PILOTLIGHT_STORE": f"{JUDGED}?endpoint={reachable}"}}
         file = tmp_path_factory.mktemp("sam") / "environment.json"

@@ -12,8 +12,15 @@ from pilotlight.settings import Settings
 from tests import fakes
 from tests.language_model_versions import publish_scripted
 
-RESOURCES = ("/v2/models", "/v2/models/{model}", "/v2/models/{model}/config", "/v2/models/{model}/infer",
-             "/v2/models/{model}/ready", "/v2/models/{model}/stats", "/v2/models/{model}/versions/{version}/infer")  # fmt: skip
+RESOURCES = (
+    "/v2/models",
+    "/v2/models/{model}",
+    "/v2/models/{model}/config",
+    "/v2/models/{model}/infer",
+    "/v2/models/{model}/ready",
+    "/v2/models/{model}/stats",
+    "/v2/models/{model}/versions/{version}/infer",
+)
 
 
 class Predictor:

@@ -45,14 +45,18 @@ def chat(
     json: JsonOption = False,
 ) -> None:
     """Chat with a language model; what is piped in is one question. /exit ends, /clear begins anew."""
-    if url is not None and store is not None:
-        raise InvalidInputError(f"--url {url} asks a server, and --store {store} serves a store; leave one out.")
+    if url is not None and (store is not None or name is None):
+        raise InvalidInputError(
+            f"--url {url} asks a server for a NAME, and a store is served without it; leave one out."
+        )
+    began = time.perf_counter()
     options: Options = {"temperature": temperature, "max_tokens": max_tokens}
     if name is None:
         name, store = packaged_model.MODEL_NAME, store or os.environ.get("PILOTLIGHT_STORE") or STORE
         packaged_model.publish_unless_there(store)
     ModelReference.parse(name)
     with open_server(url, store) as address, open_client(address) as client:
+        packaged_model.print_step("Before the first question", began)
         Conversation(client, name, system, options, json=json).run()
 
 

@@ -249,18 +249,12 @@ def find_source_perplexity(version: Manifest) -> float | None:
     return known if known is not None else version.variants[version.serve].metrics.get(SOURCE_PERPLEXITY)
 
 
-def has_same_tokenizer(version: Manifest, other: Manifest) -> bool:
-    """Return whether two versions split a text into the same tokens."""
-    hashes = [None if each.tokenizer is None else each.get_file(each.tokenizer).sha256 for each in (version, other)]
-    return hashes[0] is not None and hashes[0] == hashes[1]
-
-
 def check_champion_perplexity(version: Manifest, champion: Manifest, limits: GateLimits) -> GateCheck:
     """Check by the reports' numbers that the version is not worse than the champion, if both were measured alike."""
     kind = METRICS[PERPLEXITY]
     ours, theirs = (each.variants[each.serve].metrics.get(PERPLEXITY) for each in (version, champion))
     is_same_text = version.evaluation is not None and version.evaluation == champion.evaluation
-    if ours is None or theirs is None or not is_same_text or not has_same_tokenizer(version, champion):
+    if ours is None or theirs is None or not is_same_text or not version.has_same_tokenizer(champion):
         why = "Its perplexity and the champion's are not of the same text and tokens, so they are not compared."
         return GateCheck("quality", True, why, checked=False)
     margin = kind.default_budget if limits.margin_points is None else limits.margin_points

@@ -14,24 +14,16 @@ from functions.train.language_models.decoder_config import DecoderCheckpoint, De
 from functions.train.language_models.decoder_variants import Quantize
 from functions.train.language_models.text_scoring import TokenScores
 from functions.train.language_models.version_files import PublishOptions
+from pilotlight.contracts.codec import decode_document
 from pilotlight.contracts.manifest import ManifestDraft, Precision
 from pilotlight.errors import InvalidInputError, TooLargeError
+from pilotlight.registry.registry import Registry
+from pilotlight.runtime.golden import GoldenDocument
+from pilotlight.runtime.golden_prompts import replay_prompts
+from pilotlight.runtime.language_model_loading import open_language_model
 from pilotlight.runtime.session import open_session
-from tests.tiny_decoders import CHAT_TEMPLATE, CORPUS, SPECIAL_TOKENS, TINY_LLAMA, build_tokenizer_json, draw_weights
-
-
-def build_checkpoint(config: DecoderConfig = TINY_LLAMA, tokenizer: bytes | None = None) -> DecoderCheckpoint:
-    return DecoderCheckpoint(
-        config=config,
-        weights=draw_weights(config),
-        tokenizer_json=tokenizer or build_tokenizer_json(),
-        end_tokens=(1,),
-        begin_token=0,
-        chat_template=CHAT_TEMPLATE,
-        special_tokens=SPECIAL_TOKENS,
-        origin="models/tiny.gguf",
-        licence="mit",
-    )
+from pilotlight.storage.object_store import open_store
+from tests.tiny_decoders import CORPUS, TINY_LLAMA, WeightTable, build_checkpoint, build_tokenizer_json, draw_weights
 
 
 @pytest.fixture
@@ -170,4 +162,26 @@ def test_estimated_sizes_are_those_of_the_files(tmp_path: Path) -> None:
 def test_a_tokenizer_that_does_not_belong_is_refused(tokenizer: bytes, said: str) -> None:
     assert Tokenizer.from_buffer(build_tokenizer_json()).get_vocab_size() == 300
     with pytest.raises(InvalidInputError, match=said):
-        version_files.open_tokenizer(build_checkpoint(replace(TINY_LLAMA, vocabulary_size=299), tokenizer))
+        version_files.open_tokenizer(build_checkpoint(replace(TINY_LLAMA, vocabulary_size=299), tokenizer=tokenizer))
+
+
+def test_a_version_is_opened_as_it_was_published(text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A decoder that is sure of its tokens has golden prompts, and the loader replays them on the published files."""
+    sure = build_checkpoint()
+    assert isinstance(sure.weights, WeightTable)
+    norm = sure.weights.weights["model.norm.weight"]
+    assert isinstance(norm, np.ndarray)
+    sure.weights.weights["model.norm.weight"] = norm * 30
+    monkeypatch.setattr(version_files, "read_decoder_checkpoint", lambda path: sure)
+    folder = tmp_path / "version"
+    folder.mkdir()
+    draft = version_files.write_version_files(text, PublishOptions("chat", "int8", text), folder)
+    assert draft.golden == "golden.json"
+    assert draft.generation_cost is not None
+    store = open_store(str(tmp_path / "store"))
+    files = {file.name: file for file in folder.iterdir() if file.name != "draft.json"}
+    manifest = Registry(store).publish_version(draft, files)
+    opened = open_language_model(store, manifest, memory_mb=1769, cache_bytes=0)
+    document = decode_document((folder / "golden.json").read_bytes(), GoldenDocument, "golden.json")
+    assert sum(len(prompt.expected) for prompt in document.prompts) >= 2
+    replay_prompts(document, opened.model)

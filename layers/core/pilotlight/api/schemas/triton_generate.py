@@ -16,15 +16,15 @@ class GenerateParameters(Struct, frozen=True, kw_only=True):
     """How the text is continued."""
 
     max_tokens: MaxTokens | None = None
-    temperature: Annotated[float, Meta(ge=0.0, le=2.0)] | None = None
-    top_p: Annotated[float, Meta(gt=0.0, le=1.0)] | None = None
+    temperature: Annotated[float, Meta(ge=0, le=2)] | None = None
+    top_p: Annotated[float, Meta(gt=0, le=1)] | None = None
     top_k: Annotated[int, Meta(ge=-1)] | None = None  # 0 and -1: all tokens
-    min_p: Annotated[float, Meta(ge=0.0, le=1.0)] | None = None
+    min_p: Annotated[float, Meta(ge=0, le=1)] | None = None
     seed: int | None = None
     random_seed: int | None = None  # TensorRT-LLM's name
     presence_penalty: Penalty | None = None
     frequency_penalty: Penalty | None = None
-    repetition_penalty: Annotated[float, Meta(gt=0.0, le=10.0)] | None = None
+    repetition_penalty: Annotated[float, Meta(gt=0, le=10)] | None = None
     stop: StopText | Annotated[list[StopText], Meta(max_length=MAX_STOPS)] | None = None
     stop_words: StopText | Annotated[list[StopText], Meta(max_length=MAX_STOPS)] | None = None  # TensorRT-LLM's name
     exclude_input_in_output: bool | None = None  # false: the input stands before the output
