@@ -11,7 +11,7 @@ from pilotlight.generation.chat_template import ChatTemplate
 from pilotlight.generation.constraints import ConstraintCompiler, write_schema
 from pilotlight.generation.request import ConstraintFactory
 from pilotlight.generation.tool_call_formats import (
-    HERMES,
+    UNTRAINED,
     ToolCallFormat,
     detect_format,
     write_grammar,
@@ -45,18 +45,19 @@ def prepare_tool_use(
 ) -> ToolPlan:
     """Prepare prompt, constraint and parser for the tools that a request offers, which may be none.
 
-    With `answer_schema`, an answer that calls no tool is JSON of that schema. Raise InvalidInputError if the choice
+    A tool that alone is named is called once at most, as is any by a model that was not trained for tools. With
+    `answer_schema`, an answer that calls no tool is JSON of that schema. Raise InvalidInputError if the choice
     names a tool that there is not, or if a strict tool's schema cannot be held to.
     """
     _check_names(tools, choice)
     offered = () if choice.mode == "none" else tools
     allowed = [tool for tool in offered if not choice.names or tool.name in choice.names]
     known = detect_format(template.text) if template.takes_tools else None
-    form = known or HERMES
+    form = known or UNTRAINED
     return ToolPlan(
         prepare_messages=(lambda messages: messages) if known else (lambda messages: write_tools(messages, offered)),
         template_tools=[tool.describe() for tool in offered] if known and offered else None,
-        constraint=_compile(form, allowed, choice, compiler, is_parallel, answer_schema),
+        constraint=_compile(form, allowed, choice, compiler, is_parallel and len(choice.names) != 1, answer_schema),
         create_stream=lambda: ToolCallStream(form, [tool.name for tool in allowed], is_forced=bool(allowed)),
     )
 
