@@ -19,7 +19,7 @@ LISTS := pyproject.toml infra/constraints.txt layers/deps/requirements.txt layer
 TEMPLATES := template.yaml $(filter-out infra/api.yaml,$(wildcard infra/*.yaml))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test test-slow test-heavy lint fmt routes bench soak audit docs clean test-runtime package test-sam test-deploy
+.PHONY: help demo chat serve test test-slow test-heavy lint fmt routes bench soak audit docs clean test-runtime package test-sam test-deploy
 
 # --- Everyday ---------------------------------------------------------------------------------------------------------
 
@@ -29,6 +29,9 @@ help:  ## print this list
 
 demo: $(VENV)/with-train  ## train digits, publish, serve, and send every test digit through HTTP
 	$(BIN)/pilotlight demo
+
+chat: $(VENV)/with-convert  ## fetch a small language model, publish, serve, and chat with it here
+	$(BIN)/pilotlight chat
 
 serve: $(VENV)/with-train  ## serve template.yaml on this machine
 	$(BIN)/pilotlight serve
@@ -113,6 +116,11 @@ $(VENV)/bin/python:
 $(VENV)/with-train: $(VENV)/bin/python $(LISTS) functions/train/requirements.txt
 	@echo "Installing what training and serving need into $(VENV), once."
 	$(BIN)/python $(PIP) --editable '.[train]'
+	@touch $@
+
+$(VENV)/with-convert: $(VENV)/with-train functions/train/convert/requirements.txt
+	@echo "Installing what conversions need into $(VENV), once."
+	$(BIN)/python $(PIP) --editable '.[train,convert]'
 	@touch $@
 
 # Of the evaluator of IAM one module is used, which needs nothing of what the rest of its package does.

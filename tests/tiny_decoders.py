@@ -7,7 +7,13 @@ from pathlib import Path
 
 import numpy as np
 
-from functions.train.language_models.decoder_config import DecoderConfig, DecoderWeights, FloatArray, Weight
+from functions.train.language_models.decoder_config import (
+    DecoderCheckpoint,
+    DecoderConfig,
+    DecoderWeights,
+    FloatArray,
+    Weight,
+)
 from functions.train.language_models.decoder_graph import write_decoder_graph
 from pilotlight.contracts.decoder import DecoderSpec
 from pilotlight.contracts.manifest import Precision
@@ -54,6 +60,23 @@ class WeightTable(DecoderWeights):
         if name not in self.weights:
             raise InvalidInputError(f"There is no weight {name!r}.")
         return self.weights[name]
+
+
+def build_checkpoint(
+    config: DecoderConfig = TINY_LLAMA, weights: DecoderWeights | None = None, tokenizer: bytes = b""
+) -> DecoderCheckpoint:
+    """Build the checkpoint of a decoder, by default with drawn weights and the tokenizer of bytes."""
+    return DecoderCheckpoint(
+        config=config,
+        weights=weights or draw_weights(config),
+        tokenizer_json=tokenizer or build_tokenizer_json(),
+        end_tokens=(1,),
+        begin_token=0,
+        chat_template=CHAT_TEMPLATE,
+        special_tokens=SPECIAL_TOKENS,
+        origin="models/tiny.gguf",
+        licence="mit",
+    )
 
 
 def draw_weights(config: DecoderConfig, seed: int = 0) -> WeightTable:

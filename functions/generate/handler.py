@@ -29,11 +29,13 @@ for reference in PRELOADED_REFERENCES[:1]:  # more would take CPU from the first
     MODEL_MANAGER.load_in_background(reference)
 
 # onnxruntime opens the fetched model while the interpreter imports what the first request needs.
+from functions.generate.decisions_endpoints import DecisionsEndpoints  # noqa: E402
 from functions.generate.embeddings_endpoints import EmbeddingsEndpoints  # noqa: E402
 from functions.generate.messages_endpoints import MessagesEndpoints  # noqa: E402
 from functions.generate.openai_endpoints import OpenAIEndpoints  # noqa: E402
 from functions.generate.responses_endpoints import ResponsesEndpoints  # noqa: E402
 from functions.generate.snapstart import SnapStartHooks  # noqa: E402
+from functions.generate.triton_endpoints import TritonEndpoints  # noqa: E402
 from pilotlight.api.call_cost import CostMeter  # noqa: E402
 from pilotlight.api.generation_errors import choose_error_formatter  # noqa: E402
 from pilotlight.api.model_statistics import ModelStatistics  # noqa: E402
@@ -60,6 +62,8 @@ def build_router(settings: Settings, model_manager: ModelManager) -> Router:
         ResponsesEndpoints(service),
         MessagesEndpoints(service),
         EmbeddingsEndpoints(inference),
+        TritonEndpoints(service),
+        DecisionsEndpoints(service, inference),
     )
     return Router(
         {path: verbs for each in endpoints for path, verbs in each.routes().items()},

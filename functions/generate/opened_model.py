@@ -18,7 +18,17 @@ def answer_with_model(
     service: "GenerationService", model: str, request: Request, answer: Callable[["OpenedLanguageModel"], Answer]
 ) -> Answer:
     """Answer a request with the model that its body names: name, name:3 or name@alias."""
-    return service.answer(parse_model(model), request.trace, build_caller(request), answer)
+    return answer_with_reference(service, parse_model(model), request, answer)
+
+
+def answer_with_reference(
+    service: "GenerationService",
+    reference: ModelReference,
+    request: Request,
+    answer: Callable[["OpenedLanguageModel"], Answer],
+) -> Answer:
+    """Answer a request with the model of the reference."""
+    return service.answer(reference, request.trace, build_caller(request), answer)
 
 
 def parse_model(text: str) -> ModelReference:

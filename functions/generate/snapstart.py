@@ -39,6 +39,7 @@ class SnapStartHooks(SnapshotHooks):
             self._send("/v1/chat/completions", body | {"messages": [{"role": "user", "content": "Hello"}]})
         else:
             self._send("/v1/completions", body | {"prompt": "Hello"})
+        _ = language_model.constraint_compiler  # is built by now, or waited for: it shall be part of the snapshot
         language_model.release_cache()
 
     def _send(self, path: str, body: Mapping[str, Any]) -> None:

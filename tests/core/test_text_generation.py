@@ -1,5 +1,6 @@
 """Generation through the service: which version answers, what is measured, and how canaries of language models end."""
 
+import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -273,3 +274,49 @@ def test_a_canary_that_ends_its_answers_otherwise_is_stopped(
     lines = [line for line in capsys.readouterr().out.splitlines() if '"CanaryStopped":1' in line]
     assert len(lines) == 1
     assert '"kind":"drift"' in lines[0]
+
+
+def start_shadow(rig: Rig) -> None:
+    rig.update(lambda old: alias_updates.set_shadow(old, TrafficShare(2, TOTAL_WEIGHT), "ann", "test"))
+    rig.slot = TOTAL_WEIGHT - 1
+    rig.write()  # opens it
+    rig.service.wait_for_shadow()
+    rig.manager.wait_for_background()
+
+
+@pytest.mark.parametrize(
+    ("script", "fields", "counted"),
+    [
+        (SCRIPT, {}, "ShadowAgreed"),
+        (("Lyon", "."), {}, "ShadowDiffered"),
+        (("Lyon", "."), {"sampling": SamplingOptions(seed=1)}, "ShadowAnswered"),
+    ],
+)
+def test_a_shadow_writes_copies_that_are_only_counted(
+    registry: Registry,
+    capsys: pytest.CaptureFixture[str],
+    script: Sequence[Part],
+    fields: dict[str, Any],
+    counted: str,
+) -> None:
+    rig = Rig(registry, (SCRIPT, script))
+    start_shadow(rig)
+    assert rig.write(**fields) == (1, "Paris is the capital.")
+    rig.service.wait_for_shadow()
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if '"Shadow' in line]
+    told = json.loads(line)
+    assert told[counted] == 1
+    assert told["version"] == 2
+    assert told["first_token_ms"] > 0
+    assert told["active_finish_reasons"] == ["stop"]
+
+
+def test_a_shadow_that_fails_is_counted_and_harms_nobody(
+    registry: Registry, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rig = Rig(registry)
+    publish_scripted(registry, fail_after=20, script=[*"a shadow whose graph fails behind its golden prompts"])
+    start_shadow(rig)
+    assert rig.write(max_tokens=40) == (1, "Paris is the capital.")
+    rig.service.wait_for_shadow()
+    assert '"ShadowFailed":1' in capsys.readouterr().out

@@ -57,10 +57,11 @@ def check_function_holds(config: DecoderConfig, spec: DecoderSpec, precision: Pr
 
 def suggest_remedy(config: DecoderConfig, spec: DecoderSpec, precision: Precision, available: int) -> str:
     """Suggest what would fit: a shorter context, fewer bits, or a smaller model."""
+    remedies, shortest = list[str](), min(spec.context_length, SHORTEST_CONTEXT)
     context = (available - estimate_weight_bytes(config, precision)) // spec.cache_bytes_per_token
+    if context >= shortest:
+        remedies.append(f"with --context {context} it does")
     fewer = estimate_weight_bytes(config, "int4")
-    if context >= min(spec.context_length, SHORTEST_CONTEXT):
-        return f"it holds {context:,} tokens: --context {context}"
-    if precision != "int4" and fewer + SHORTEST_CONTEXT * spec.cache_bytes_per_token <= available:
-        return f"--quantize int4 takes {fewer // MB:,} MB of weights"
-    return "choose a smaller model"
+    if precision != "int4" and fewer + shortest * spec.cache_bytes_per_token <= available:
+        remedies.append(f"--quantize int4 takes {fewer // MB:,} MB of weights")
+    return ", or ".join(remedies) or "choose a smaller model"

@@ -30,12 +30,11 @@ from functions.train.language_models.text_scoring import EvaluationText, TokenSc
 from pilotlight.contracts import decoder as tensors
 from pilotlight.contracts.decoder import DecoderSpec
 from pilotlight.contracts.manifest import EvaluationSet, Precision, Variant
-from pilotlight.contracts.metric import METRICS, format_value
-from pilotlight.runtime.session import Session, open_session
+from pilotlight.contracts.metric import METRICS, PERPLEXITY, SOURCE_PERPLEXITY, format_value
+from pilotlight.runtime.session import Session, build_session, open_decoder_session
 
 Quantize = Literal["auto", "int8", "int4", "none"]
 QUANTIZE_WORDS: tuple[str, ...] = get_args(Quantize)
-METRIC = "perplexity"
 TIMED_LENGTH = 64  # tokens in the cache while the next one is timed
 MEASURING_MB = 10_240  # of a function, whose vCPUs the sessions here may use
 CANDIDATES: Mapping[str, tuple[Precision, ...]] = {  # the smallest first
@@ -86,9 +85,9 @@ class DecoderVariants:
         report = VariantReport(
             serve=serve,
             verdict=verdict,
-            metric=METRIC,
+            metric=PERPLEXITY,
             points_lost=candidates[-1].points_lost if candidates else None,
-            budget=METRICS[METRIC].default_budget,
+            budget=METRICS[PERPLEXITY].default_budget,
             evaluation=self.describe_evaluation(),
             rungs=candidates,
             compared=f"tokens of {self.text.name}",
@@ -128,7 +127,8 @@ class DecoderVariants:
             files = write_decoder_graph(
                 self.checkpoint.config, self.checkpoint.weights, precision, self.folder, self.spec.context_length, line
             )
-        session = self.sessions[precision] = open_session(str(files.graph), MEASURING_MB)
+        native = open_decoder_session(files.graph, MEASURING_MB)
+        session = self.sessions[precision] = build_session(lambda: native, native)
         with ProgressLine(f"Scoring {precision} on {self.text.name}") as line:
             scores = text_scoring.score_windows(session, self.spec, self.windows, line)
         times = measure_token_times(self.sessions, self.spec)
@@ -143,11 +143,11 @@ class DecoderVariants:
 
     def build_measurement(self, files: GraphFiles, scores: TokenScores, latency_ms: float) -> VariantMeasurement:
         """Build the measurements of a variant for the report; fp32 comes first, and the others are compared with it."""
-        full = self.measured.get("fp32")
-        agreement = {"agreement": scores.compute_agreement(full.scores)} if full else {}
-        return VariantMeasurement(
-            scores.loss, {}, files.bytes, latency_ms, metrics={METRIC: scores.perplexity, **agreement}
-        )
+        metrics = {PERPLEXITY: scores.perplexity}
+        if full := self.measured.get("fp32"):
+            metrics[SOURCE_PERPLEXITY] = full.scores.perplexity
+            metrics["agreement"] = scores.compute_agreement(full.scores)
+        return VariantMeasurement(scores.loss, {}, files.bytes, latency_ms, metrics=metrics)
 
     def compute_gain(self, precision: Precision) -> Gain:
         """Compute what a variant saves."""
@@ -161,9 +161,9 @@ class DecoderVariants:
 
     def compute_quality(self, precision: Precision) -> Quality:
         """Compute how much of the perplexity a variant loses."""
-        definition = METRICS[METRIC]
+        definition = METRICS[PERPLEXITY]
         before, after = (self.measured[name].scores.perplexity for name in ("fp32", precision))
-        loss = Loss(METRIC, definition.compute_degradation(before, after), definition.default_budget)
+        loss = Loss(PERPLEXITY, definition.compute_degradation(before, after), definition.default_budget)
         examples = len(self.measured[precision].scores.losses)
         return Quality([self.compute_agreement(precision)], examples, f"tokens of {self.text.name}", loss)
 
@@ -198,7 +198,7 @@ def describe_measurement(precision: Precision, measurement: VariantMeasurement) 
     """Describe a variant in a line."""
     agreement = measurement.metrics.get("agreement")
     same = "" if agreement is None else f", {agreement:.1%} of the likeliest tokens as in fp32"
-    perplexity = format_value(METRIC, measurement.metrics[METRIC])
+    perplexity = format_value(PERPLEXITY, measurement.metrics[PERPLEXITY])
     size = f"{measurement.bytes / 1e6:,.0f} MB"
     return f"{precision}: {size}, perplexity {perplexity}{same}, {measurement.latency_ms:.1f} ms a token"
 

@@ -6,19 +6,19 @@ from pathlib import Path
 from tokenizers import Tokenizer
 
 from functions.train.evaluation.markdown_table import format_markdown_table
-from functions.train.language_models import decoder_size, text_scoring
+from functions.train.language_models import decoder_size, served_model, text_scoring
 from functions.train.language_models.checkpoint_source import read_decoder_checkpoint
 from functions.train.language_models.decoder_config import DecoderCheckpoint
-from functions.train.language_models.decoder_variants import METRIC, DecoderVariants, Quantize, VariantChoice
+from functions.train.language_models.decoder_variants import DecoderVariants, Quantize, VariantChoice
 from functions.train.language_models.graph_builder import OPSET
 from pilotlight.contracts.codec import encode_document
 from pilotlight.contracts.decoder import DecoderSpec
-from pilotlight.contracts.manifest import ManifestDraft, Precision, TensorSpec
-from pilotlight.contracts.metric import METRICS, format_value
+from pilotlight.contracts.manifest import GenerationCost, ManifestDraft, Precision, TensorSpec
+from pilotlight.contracts.metric import METRICS, PERPLEXITY, format_value
 from pilotlight.errors import InvalidInputError
 
 TOKENIZER_FILE, TEMPLATE_FILE = "tokenizer.json", "chat_template.jinja"
-REPORT_FILE, CARD_FILE, DRAFT_FILE = "report.json", "model-card.md", "draft.json"
+REPORT_FILE, CARD_FILE, GOLDEN_FILE, DRAFT_FILE = "report.json", "model-card.md", "golden.json", "draft.json"
 INPUTS = (TensorSpec("text_input", "BYTES", (1,)),)  # of Triton's generate extension
 OUTPUTS = (TensorSpec("text_output", "BYTES", (1,)),)
 SMALLEST: dict[str, Precision] = {"auto": "int8", "int8": "int8", "int4": "int4", "none": "fp32"}  # that may be served
@@ -63,11 +63,17 @@ def write_version_files(path: Path, options: PublishOptions, folder: Path) -> Ma
     windows = text_scoring.split_windows(tokens, spec)
     variants = DecoderVariants(checkpoint, spec, text, windows, folder)
     choice = variants.choose(options.quantize)
+    model = served_model.open_served_model(options.name, folder / choice.variant.graph, spec, checkpoint)
     card = format_card(options.name, checkpoint, spec, text.name, choice)
     files = {TOKENIZER_FILE: checkpoint.tokenizer_json, REPORT_FILE: encode_document(choice.report), CARD_FILE: card}
     if checkpoint.chat_template is not None:
         files[TEMPLATE_FILE] = checkpoint.chat_template.encode()
-    draft = build_draft(options.name, checkpoint, spec, choice)
+    golden = served_model.record_golden(model, choice.precision)
+    if golden is not None:
+        files[GOLDEN_FILE] = encode_document(golden)
+    del model
+    cost = served_model.measure_cost(folder / choice.variant.graph, spec)
+    draft = build_draft(options.name, checkpoint, spec, choice, cost, has_golden=golden is not None)
     for name, content in files.items():
         (folder / name).write_bytes(content)
     (folder / DRAFT_FILE).write_bytes(encode_document(draft))
@@ -107,7 +113,15 @@ def open_tokenizer(checkpoint: DecoderCheckpoint) -> Tokenizer:
     return tokenizer
 
 
-def build_draft(name: str, checkpoint: DecoderCheckpoint, spec: DecoderSpec, choice: VariantChoice) -> ManifestDraft:
+def build_draft(
+    name: str,
+    checkpoint: DecoderCheckpoint,
+    spec: DecoderSpec,
+    choice: VariantChoice,
+    cost: GenerationCost | None,
+    *,
+    has_golden: bool,
+) -> ManifestDraft:
     """Build the model's part of the manifest."""
     return ManifestDraft(
         name=name,
@@ -116,11 +130,13 @@ def build_draft(name: str, checkpoint: DecoderCheckpoint, spec: DecoderSpec, cho
         outputs=OUTPUTS,
         variants={choice.precision: choice.variant},
         serve=choice.precision,
-        metric=METRIC,
-        budget=METRICS[METRIC].default_budget,
+        metric=PERPLEXITY,
+        budget=METRICS[PERPLEXITY].default_budget,
         opset=OPSET,
         evaluation=choice.report.evaluation,
         report=REPORT_FILE,
+        golden=GOLDEN_FILE if has_golden else None,
+        generation_cost=cost,
         tokenizer=TOKENIZER_FILE,
         decoder=spec,
         licence=checkpoint.licence,
@@ -134,7 +150,7 @@ def format_card(name: str, checkpoint: DecoderCheckpoint, spec: DecoderSpec, tex
         (
             f"**{precision}**, served" if precision == choice.precision else precision,
             f"{one.bytes / 1e6:,.1f}",
-            format_value(METRIC, one.metrics[METRIC]),
+            format_value(PERPLEXITY, one.metrics[PERPLEXITY]),
             f"{one.metrics.get('agreement', 1.0):.1%}",
             f"{one.latency_ms:.1f}",
         )

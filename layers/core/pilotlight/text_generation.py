@@ -102,10 +102,14 @@ class GenerationService:
         if latest is not None and latest.key != model.key and latest.language_model is not None:
             latest.language_model.release_cache()
 
-    def record(self, side: GenerationSide, outcome: GenerationOutcome) -> None:
-        """Record how a generation went: in the version's statistics, and in the alias's trial."""
+    def record(self, side: GenerationSide, request: GenerationRequest, outcome: GenerationOutcome) -> None:
+        """Record how a generation went: in the version's statistics, in the alias's trial, and for its shadow."""
         self.statistics.record_generation(side.model.key, outcome)
-        self._trials.record_outcome(side, outcome)
+        self._trials.record_outcome(side, request, outcome)
+
+    def wait_for_shadow(self) -> None:
+        """Wait until all copies of requests for shadows have run."""
+        self._trials.shadow.wait_until_idle()
 
 
 class OpenedLanguageModel:
@@ -144,7 +148,7 @@ class OpenedLanguageModel:
         """Generate: iterate over the events, then read `usage`; `close` it if the client leaves before its end."""
         return MeasuredGeneration(
             lambda: self.language_model.generate(request, is_cancelled),
-            lambda outcome: self._service.record(self.side, outcome),
+            lambda outcome: self._service.record(self.side, request, outcome),
         )
 
 

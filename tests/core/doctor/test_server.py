@@ -184,7 +184,7 @@ ALSO = {  # what the same fault breaks besides
 def test_a_healthy_server_passes(served: Served) -> None:
     found = examined(*served)
     assert failing(found) == set()
-    assert {name for name, one in found.items() if one.state == "not checked"} == {"TLS", "keys"}
+    assert {name for name, one in found.items() if one.state == "not checked"} == {"TLS", "keys", "golden prompts"}
     assert found["golden requests"].said == "11 requests of 1 champions are answered as recorded."
     assert found["stage"].said == "The routes lie at the top of the host."
     assert examined(served[0] + "/prod", served[1])["stage"].said == "The routes lie below /prod."

@@ -17,7 +17,8 @@ RECORDED = json.loads((FOLDER / "renderings.json").read_text())
 CONVERSATIONS: dict[str, dict[str, Any]] = RECORDED["conversations"]
 CASES = [(template, conversation) for template in RECORDED["renderings"] for conversation in CONVERSATIONS]
 # These come out otherwise than in transformers on purpose: a developer's role no template here knows, a second system
-# message that a template leaves out, and parts where a template wants text.
+# message that a template leaves out, and parts where a template wants text. So do texts where one wants parts, and
+# calls where one knows none.
 ADAPTED = {"developer", "parts", "partsystem", "two_systems"}
 CHATML = "{% for m in messages %}<{{ m.role }}>{{ m.content }}</{{ m.role }}>{% endfor %}"
 USER = {"role": "user", "content": "u"}
@@ -43,18 +44,18 @@ def test_the_prompt_is_that_of_transformers(name: str, conversation: str) -> Non
         assert expected["error"].rstrip(".") in str(caught.value)
     else:
         assert template.render_exactly(messages, **options) == expected["text"]
-        if conversation not in ADAPTED and name != "parts":  # which is given lists where the conversation has texts
+        has_calls = any("tool_calls" in message for message in messages)
+        if conversation not in ADAPTED and name != "parts" and (template.takes_tool_calls or not has_calls):
             assert template.render(messages, **options) == expected["text"]
 
 
-@pytest.mark.parametrize(("name", "conversation"), CASES)
+UNKNOWN = {("parts", "continue")}  # ends a line behind each text, so that none can be continued
+
+
+@pytest.mark.parametrize(("name", "conversation"), [case for case in CASES if case not in UNKNOWN])
 def test_every_conversation_has_a_prompt_with_all_its_text(name: str, conversation: str) -> None:
     options = dict(CONVERSATIONS[conversation])
     messages = options.pop("messages")
-    if name == "alternating" and any(message["role"] == "tool" for message in messages):
-        pytest.skip("knows no tools; tool_prompt writes them as turns of the user")
-    if name == "parts" and "continue_final_message" in options:
-        pytest.skip("writes a line's end behind each text")
     prompt = read_template(name).render(messages, **options)
     for message in messages:
         content = message.get("content") or "" if "tool_calls" not in message else ""  # which some templates leave out
@@ -109,6 +110,28 @@ def test_several_calls_become_several_answers_where_one_is_taken_at_a_time() -> 
     prompt = read_template("single_call").render(options["messages"], tools=options["tools"])
     first, second = prompt.index('{"name": "get_weather", "parameters"'), prompt.index('{"name": "add", "parameters"')
     assert first < prompt.index("<|header|>tool<|body|>3") < second < prompt.index("<|header|>tool<|body|>4")
+
+
+def test_results_follow_their_calls_in_the_order_of_the_calls() -> None:
+    calls = [{"id": f"{i}", "function": {"name": f"f{i}", "arguments": {}}} for i in range(3)]
+    results = [{"role": "tool", "tool_call_id": f"{i}", "content": f"r{i}"} for i in (2, 0)]
+    called: dict[str, Any] = {"role": "assistant", "content": "Hm", "tool_calls": calls}
+    messages = [USER, called, *results, USER]
+    prompt = ChatTemplate(
+        "{% for m in messages %}{% if m.tool_calls | default([]) | length > 1 %}{{ raise_exception('one') }}{% endif %}"
+        "[{{ m.content }}{% for c in m.tool_calls %}{{ c.function.name }}{% endfor %}]{% endfor %}"
+    ).render(messages)
+    assert prompt == "[u][Hmf0][r0][f1][f2][r2][u]"
+
+
+def test_calls_and_results_are_text_where_the_template_has_none() -> None:
+    options = CONVERSATIONS["called"]
+    prompt = read_template("alternating").render(options["messages"], add_generation_prompt=False)
+    assert prompt == (
+        "<s><turn>user\nw?</turn>\n"
+        '<turn>model\n<tool_call>\n{"name": "get_weather", "arguments": {"city": "Köln"}}\n</tool_call></turn>\n'
+        '<turn>user\n<tool_response>\n{"t": 3}\n</tool_response></turn>\n'
+    )
 
 
 def test_foreign_ids_of_calls_are_shortened_for_mistral() -> None:

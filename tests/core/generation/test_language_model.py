@@ -186,10 +186,19 @@ class TestConstraints:
 
         class Nothing(OnlyLetters):
             def compute_mask(self) -> BoolArray:
-                return np.arange(model.spec.vocabulary_size) == model.spec.end_tokens[0]
+                mask = np.zeros(model.spec.vocabulary_size, np.bool_)
+                mask[model.spec.end_tokens[0]] = True
+                return mask
 
         events = run(model, constraint=lambda: Nothing(10**3, ()), min_tokens=5)
         assert events == [ChoiceEnd(0, FinishReason.STOP, None, 1)]
+
+    def test_special_tokens_that_a_grammar_names_are_text_and_end_tokens_are_not(self) -> None:
+        model = ScriptedModel.build(["x", "y"]).open()
+        marked = model.constraint_compiler.compile_grammar('start: <|im_start|> "a"+')
+        assert join(run(model, constraint=marked, max_tokens=4)).startswith("<|im_start|>a")
+        ended = model.constraint_compiler.compile_grammar('start: "a" | "b"')
+        assert join(run(model, constraint=ended, ignore_end=True)) in {"a", "b"}
 
 
 class TestChoices:
@@ -307,6 +316,38 @@ class TestLeaving:
         assert generation.usage.completion_tokens <= tokens * choices
         assert join(run(model, max_tokens=3)) == "aaa"
 
+    @pytest.mark.parametrize("begun", [False, True])
+    def test_another_thread_may_close_it(self, begun: bool) -> None:
+        model = ScriptedModel.build(["a"] * 100, context_length=2000).open()
+        is_running, is_closed = threading.Event(), threading.Event()
+
+        def wait() -> bool:
+            if begun == bool(events):
+                is_running.set()
+                is_closed.wait()
+            return False
+
+        events: list[GenerationEvent] = []
+        generation = model.generate(build_request(model, "x" * 1000), wait)
+        reader = threading.Thread(target=lambda: events.extend(iter(generation)))
+        reader.start()
+        is_running.wait()
+        generation.close()
+        is_closed.set()
+        reader.join()
+        assert len(events) <= 1
+        assert not get_ends(events)
+        assert join(run(model, max_tokens=2)) == "aa"
+
+    def test_one_that_was_closed_is_at_its_end(self) -> None:
+        model = ScriptedModel.build(["a", "b"]).open()
+        generation = model.generate(build_request(model))
+        next(generation)
+        generation.close()
+        generation.close()
+        assert list(generation) == []
+        assert generation.usage.completion_tokens == 1
+
     def test_a_prompt_is_left_between_its_chunks_and_what_was_run_is_known(self) -> None:
         model = ScriptedModel.build(["a"], context_length=2000).open()
         answers = iter([False, True, True])
@@ -332,9 +373,10 @@ class TestLeaving:
 
     def test_a_failing_graph_ends_the_stream_with_its_error_and_frees_the_model(self) -> None:
         model = ScriptedModel.build(["a", "b", "c"], fail_after=2).open()
-        texts = []
+        texts: list[GenerationEvent] = []
         with pytest.raises(InvalidInputError, match="refused the tokens"):
             texts.extend(model.generate(build_request(model)))
+        assert join(texts) == "ab"
         assert join(run(model, max_tokens=2)) == "ab"
 
 

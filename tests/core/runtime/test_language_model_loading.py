@@ -71,6 +71,16 @@ def test_a_version_is_opened_with_its_tokenizer_and_its_template(registry: Regis
     assert model.size_bytes >= model.manifest.served_bytes
 
 
+def test_constraints_are_compiled_for_its_tokens(registry: Registry) -> None:
+    publish_scripted(registry)
+    engine = get_engine(create_manager(registry).get_model(CHAT))
+    constraint = engine.constraint_compiler.compile_choices(["Paris"])()
+    allowed = constraint.compute_mask()
+    assert allowed[ord("P")]
+    assert not allowed[ord("L")]
+    assert engine.constraint_compiler is engine.constraint_compiler
+
+
 def test_a_version_without_a_template_has_none(registry: Registry) -> None:
     scripted = ScriptedModel.build(SCRIPT, chat_template=None)
     files = {"model.onnx": scripted.graph, "tokenizer.json": scripted.tokenizer_json.encode()}

@@ -6,7 +6,7 @@ import pytest
 from pilotlight.contracts.manifest import TensorSpec
 from pilotlight.errors import InvalidInputError, ModelRefusedError
 from pilotlight.runtime.datatypes import NUMPY_DTYPES
-from pilotlight.runtime.session import MB_PER_VCPU, build_session_options, open_session
+from pilotlight.runtime.session import MB_PER_VCPU, build_session_options, open_decoder_session, open_session
 from tests.fakes import MODELS
 from tests.graph_writer import model, node, tensor, value
 
@@ -135,3 +135,22 @@ def test_odd_names_and_negative_sizes_are_taken(tmp_path: Path) -> None:
     session = open_session(save(tmp_path, model([node("Relu", ["x y/\u00e9:0"], ["\u00ff ;\n"])], inputs, outputs)))
     assert session.inputs == (TensorSpec("x y/\u00e9:0", "FP32", ("x y/\u00e9:0.0", 3)),)
     assert session.run({"x y/\u00e9:0": np.ones((2, 3), np.float32)})["\u00ff ;\n"].shape == (2, 3)
+
+
+def test_a_language_model_s_threads_spin_for_a_bounded_time_and_its_weights_are_packed() -> None:
+    options = open_decoder_session(MODELS / "pair.onnx", 2 * MB_PER_VCPU).get_session_options()
+    entries = [
+        "session.intra_op.allow_spinning",
+        "session.intra_op.spin_duration_us",
+        "session.prepack.enable_parallel",
+    ]
+    assert [options.get_session_config_entry(entry) for entry in entries] == ["1", "500", "1"]
+    assert options.intra_op_num_threads == build_session_options(2 * MB_PER_VCPU).intra_op_num_threads
+    with pytest.raises(RuntimeError):
+        options.get_session_config_entry("session.disable_prepacking")
+
+
+def test_a_language_model_that_does_not_open_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "model.onnx").write_bytes(b"no graph")
+    with pytest.raises(ModelRefusedError, match="cannot open the graph"):
+        open_decoder_session(tmp_path / "model.onnx")

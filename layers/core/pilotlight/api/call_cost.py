@@ -6,6 +6,7 @@
     x-pilotlight-billed-ms: 1           as Lambda bills it: rounded up to 1 ms, with the init of a cold environment
     x-pilotlight-gb-seconds: 0.001728
     x-pilotlight-usd: 0.000000228793    the call's price on Lambda, by pilotlight.costs.prices
+    x-pilotlight-usd-per-second: ...    of a streamed answer, whose duration is not known when its headers are sent
     x-correlation-id: ...               the caller's own, else the gateway's; also in the log
     x-request-id: ...                   the same, for openai's client
 
@@ -50,6 +51,7 @@ class CostMeter:
         return {
             "server-timing": trace.format_server_timing(so_far),
             "x-pilotlight-cold": "true" if self._is_first_call or trace.cold else "false",
+            "x-pilotlight-usd-per-second": f"{self._gb_per_second * self._usd_per_gb_second:.12f}",
             **identify_call(trace),
         }
 

@@ -84,6 +84,7 @@ class GrammarFormat(Struct, frozen=True, tag="grammar"):
 
 OutputFormat = JsonFormat | RegexFormat | ChoiceFormat | GrammarFormat
 ToolChoice = Literal["auto", "none", "required"] | NamedTool
+ANSWER_MARGIN_S = 0.5  # between the last token and the deadline, for the last frames to be written
 EMPTY_PARAMETERS: dict[str, Any] = {"type": "object", "properties": {}}
 
 
@@ -224,6 +225,8 @@ class ChatGeneration:
             else:
                 yield ContentDelta(delta.choice, part.text, tokens, scores)
                 tokens, scores = (), ()
+        if tokens or scores:  # of text that is held back, or is part of a call
+            yield ContentDelta(delta.choice, "", tokens, scores)
 
     def _end_choice(self, end: ChoiceEnd) -> Iterator[ChatEvent]:
         """Yield what was held back, and the end with its reason: `tool_calls` where whole calls were made."""
@@ -257,6 +260,32 @@ def prepare_chat(
     check_has_template(model)
     plan = plan_output(model, conversation)
     prompt = encode_prompt(model, render_prompt(model, conversation, plan))
+    return begin_generation(model, conversation, prompt, plan, context, generate)
+
+
+def prepare_text(
+    model: "LanguageModel",
+    text: str,
+    conversation: Conversation,
+    context: RequestContext,
+    generate: "Generate | None" = None,
+) -> ChatGeneration:
+    """Generate the continuation of a text up to the first event; the conversation has no messages, and says how."""
+    prompt = encode_prompt(model, text)
+    if not prompt:
+        raise InvalidInputError(f"The text is empty, and {model.name!r} has no token that begins a text; send a word.")
+    return begin_generation(model, conversation, prompt, OutputPlan(), context, generate)
+
+
+def begin_generation(
+    model: "LanguageModel",
+    conversation: Conversation,
+    prompt: tuple[int, ...],
+    plan: OutputPlan,
+    context: RequestContext,
+    generate: "Generate | None" = None,
+) -> ChatGeneration:
+    """Begin to continue a prompt, up to the first event."""
     request = build_generation_request(model, conversation, prompt, plan, context.deadline)
     generation = ChatGeneration((generate or model.generate)(request, never_cancelled), plan, prompt)
     generation.begin()
@@ -341,5 +370,5 @@ def build_generation_request(
         top_logprobs=conversation.top_logprobs,
         constraint=plan.constraint,
         prompt_lookup=conversation.prompt_lookup,
-        deadline=deadline,
+        deadline=deadline - ANSWER_MARGIN_S,
     )

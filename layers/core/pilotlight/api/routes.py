@@ -136,17 +136,18 @@ ROUTES: tuple[Route, ...] = (
     Route("GET", "/health", PREDICT, "infer", "Whether the store answers.", TEXT),
     Route("GET", "/version", PREDICT, "infer", "The version of the server.", TEXT),
     # Language models, in the shapes of OpenAI's and Anthropic's APIs.
-    Route("GET", "/v1/models", GENERATE, "infer", "The models that these routes may name."),
-    Route("GET", "/v1/models/{model}", GENERATE, "infer", "One model, with its context length."),
+    Route("GET", "/v1/models", GENERATE, "infer", "The models that these routes may name.", "LanguageModelList"),
+    Route("GET", "/v1/models/{model}", GENERATE, "infer", "One model, with its context length.", "LanguageModelObject"),
     Route(
         "POST",
         "/v1/chat/completions",
         GENERATE,
         "infer",
         "The next message of a conversation; with stream: true, as events while it is written.",
-        body="Object",
+        "ChatCompletion",
+        "ChatCompletionBody",
     ),
-    Route("POST", "/v1/completions", GENERATE, "infer", "The continuation of a text.", body="Object"),
+    Route("POST", "/v1/completions", GENERATE, "infer", "The continuation of a text.", "Completion", "CompletionBody"),
     Route("POST", "/v1/responses", GENERATE, "infer", "A response to a conversation, stateless.", body="Object"),
     Route("POST", "/v1/messages", GENERATE, "infer", "The next message, in Anthropic's shape.", body="Object"),
     Route(
@@ -167,8 +168,16 @@ ROUTES: tuple[Route, ...] = (
         "Probabilities of typed questions on one input; beta, as OpenAI's own is.",
         body="Object",
     ),
-    Route("POST", "/tokenize", GENERATE, "infer", "The tokens of a text or a conversation.", body="Object"),
-    Route("POST", "/detokenize", GENERATE, "infer", "The text of tokens.", body="Object"),
+    Route(
+        "POST",
+        "/tokenize",
+        GENERATE,
+        "infer",
+        "The tokens of a text or a conversation.",
+        "TokenizeResult",
+        "TokenizeBody",
+    ),
+    Route("POST", "/detokenize", GENERATE, "infer", "The text of tokens.", "DetokenizeResult", "DetokenizeBody"),
     # Versions, and the aliases that decide which of them answer.
     Route("GET", "/registry/models", REGISTRY, "admin", "Every model.", "ModelList"),
     Route(

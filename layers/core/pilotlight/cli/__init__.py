@@ -8,6 +8,7 @@ import typer
 import pilotlight
 from pilotlight.cli import (
     canary,
+    chat,
     cost,
     demo,
     deploy,
@@ -45,6 +46,7 @@ VERBS = (
     models.models,
     serve.serve,
     predict.predict,
+    chat.chat,
     doctor.doctor,
     fit.fit,
     cost.cost,

@@ -12,6 +12,7 @@ from pilotlight.cli.known_servers import find_credentials, resolve_url
 from pilotlight.doctor import machine
 from pilotlight.doctor.broken_documents import BrokenDocument, find_broken_documents, repair_all
 from pilotlight.doctor.finding import CheckResult, HealthCheck, run_check
+from pilotlight.doctor.golden_prompts import GoldenPromptChecks
 from pilotlight.doctor.inference import InferenceChecks
 from pilotlight.doctor.models import ModelChecks
 from pilotlight.doctor.server import ServerChecks, check_url
@@ -108,7 +109,9 @@ def check_server(url: str, store: str | None, *, deep: bool) -> Iterator[CheckRe
         for check in (HealthCheck("TLS", server.check_tls), HealthCheck("stage", server.check_stage)):
             yield run_check(check)
         yield (live := run_check(HealthCheck("live", server.check_liveness)))
-        for check in (*server.list_checks(), *InferenceChecks(server.client, registry).list_checks()):
+        inference = InferenceChecks(server.client, registry).list_checks()
+        generation = GoldenPromptChecks(server.client, registry).list_checks()
+        for check in (*server.list_checks(), *inference, *generation):
             yield (
                 run_check(check)
                 if live.state == "passes"

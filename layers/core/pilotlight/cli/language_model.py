@@ -22,6 +22,7 @@ CONVERTER, PACKAGES = "functions.train.language_models", ("onnx", "safetensors",
 GGUF_MAGIC = b"GGUF"
 DECODER_ARCHITECTURE = "ForCausalLM"  # how the class in config.json ends
 CLASS_FAMILIES = {"bert", "roberta", "xlm-roberta", "camembert", "electra"}  # of encoders, which have such classes too
+DECODER_FAMILIES = {"llama", "mistral", "qwen2", "qwen3", "phi3", "gemma", "gemma2", "gemma3_text"}
 OPTIONS = ("--name", "--quantize", "--evaluation", "--context")  # that a language model takes
 TASKS = (None, "generation")
 
@@ -50,7 +51,8 @@ def is_decoder_folder(folder: Path) -> bool:
         mark = msgspec.json.decode((folder / CHECKPOINT_CONFIG).read_bytes(), type=DecoderMark)
     except (OSError, msgspec.MsgspecError):
         return False
-    is_decoder = any(name.endswith(DECODER_ARCHITECTURE) for name in mark.architectures or ())
+    classes = mark.architectures or ()
+    is_decoder = any(name.endswith(DECODER_ARCHITECTURE) for name in classes) or mark.model_type in DECODER_FAMILIES
     has_weights = any(folder.glob("*.safetensors"))
     has_graph = any(folder.glob("*.onnx")) or any(folder.glob("onnx/*.onnx"))
     return is_decoder and mark.model_type not in CLASS_FAMILIES and (has_weights or not has_graph)

@@ -10,7 +10,8 @@ This module depends on the protocol's JSON alone, and imports neither onnxruntim
 import base64
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -33,6 +34,7 @@ from pilotlight.errors import (
 )
 
 TIMEOUT_S = 30.0  # the gateway itself gives up after 29 s
+STREAM_TIMEOUT_S = 300.0  # after which the gateway gives up a stream that says nothing
 HEADER_VALUE = re.compile(r"[!-~]([ -~\t]*[!-~])?|")  # a header's value; RFC 9110, 5.5
 LOCAL_STARTS = ("http://127.0.0.1", "http://localhost", "http://[::1]")  # of URLs where `pilotlight serve` may answer
 URL_FORMS = "use http://host:port or https://host/stage"
@@ -234,14 +236,42 @@ class Client:
             response.status_code, dict(response.headers), response.content, seconds, read_tls_info(response)
         )
 
+    @contextmanager
+    def open_stream(self, target: str, body: bytes, timeout_s: float = STREAM_TIMEOUT_S) -> Iterator[httpx2.Response]:
+        """Send a body, and read the answer while it comes; `timeout_s` is the longest pause between two of its bytes.
+
+        Raises as the other calls do; what breaks off later is an `UnavailableError` too.
+        """
+        headers = {"content-type": "application/json"}
+        try:
+            with self._http.stream("POST", target, content=body, headers=headers, timeout=timeout_s) as response:
+                if response.status_code != httpx2.codes.OK:
+                    content = response.read()
+                    reply = RawResponse(response.status_code, dict(response.headers), content, 0.0)
+                    raise build_error(reply)
+                yield response
+        except httpx2.UnsupportedProtocol as exc:
+            raise InvalidInputError(f"{self.url!r} is not a URL; {URL_FORMS}.") from exc
+        except (httpx2.TransportError, httpx2.DecodingError) as exc:
+            raise UnavailableError(f"{self.url} answers no more ({exc}); try again.") from exc
+
     def _call(
         self, method: str, target: str, body: bytes | None = None, headers: Mapping[str, str] | None = None
     ) -> bytes:
         headers = {**(headers or {}), **({"content-type": "application/json"} if body is not None else {})}
         reply = self.send_request(method, target, body, headers)
         if reply.status not in (httpx2.codes.OK, httpx2.codes.ACCEPTED):
-            raise ERROR_BY_STATUS.get(reply.status, UnavailableError)(get_error_message(reply))
+            raise build_error(reply)
         return reply.content
+
+
+def build_error(reply: RawResponse) -> PilotlightError:
+    """Build the error for the status of an answer, with the server's message; one may be worth another try."""
+    kind = ERROR_BY_STATUS.get(reply.status, UnavailableError)
+    seconds = reply.headers.get("retry-after", "")
+    if kind is UnavailableError and seconds.isdecimal():
+        return UnavailableError(get_error_message(reply), retry_after=int(seconds))
+    return kind(get_error_message(reply))
 
 
 def check_headers(headers: Mapping[str, str]) -> None:

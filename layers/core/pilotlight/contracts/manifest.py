@@ -298,6 +298,11 @@ class Manifest(ManifestDraft, frozen=True, kw_only=True):
                 return file
         raise InvalidInputError(f"The manifest of {self.name}:{self.version} names no file {path!r}.")
 
+    def has_same_tokenizer(self, other: "Manifest") -> bool:
+        """Return whether two versions split a text into the same tokens, by the bytes of their tokenizers."""
+        hashes = [None if each.tokenizer is None else each.get_file(each.tokenizer).sha256 for each in (self, other)]
+        return hashes[0] is not None and hashes[0] == hashes[1]
+
     @property
     def graph_file(self) -> ManifestFile:
         """The file of the graph that is served."""

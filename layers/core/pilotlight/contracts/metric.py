@@ -63,9 +63,8 @@ SOURCE_PERPLEXITY = "source_perplexity"
 METRICS: Mapping[str, MetricDefinition] = {
     **CLASS_METRICS,
     **NUMBER_METRICS,
-    "perplexity": ERROR_METRIC,  # of a language model: e to the power of the loss
     "loss": replace(LOSS_METRIC, unit="nats per token"),  # of a language model; 0.02 are 2 % more perplexity
-    PERPLEXITY: ERROR_METRIC,  # of a language model that generates text, of each token of the evaluation text
+    PERPLEXITY: ERROR_METRIC,  # of a language model that generates text: e to the power of its loss
 }
 
 

@@ -229,13 +229,13 @@ class InferenceChecks:
         return decode_outputs(self._send_infer_request(self._sample_request.to_json()))
 
     def _read_golden_requests(self, registry: Registry) -> Iterator[tuple[Manifest, GoldenDocument]]:
-        """Yield the champions that have golden requests, with these."""
+        """Yield the champions that have golden requests, with these; language models have prompts in their place."""
         for name in registry.list_models():
             try:
                 manifest = registry.load_manifest(name, registry.load_alias(name, CHAMPION).version)
             except NotFoundError:
                 continue  # the checks of the store report it
-            if manifest.golden is not None:
+            if manifest.golden is not None and manifest.decoder is None:
                 stored = registry.store.get(version_path(name, manifest.version, manifest.golden))
                 yield manifest, decode_document(stored.data, GoldenDocument, manifest.golden)
 

@@ -69,14 +69,11 @@ def check_golden(version: Manifest, probe_result: ProbeResult) -> GateCheck:
     """Check that the version answers its golden requests as it did when it was exported."""
     if probe_result.golden is not None:
         return GateCheck("golden", False, probe_result.golden)
+    kind, advice = ("requests", ": publish it with --sample") if version.decoder is None else ("prompts", "")
     if version.golden is None:
-        return GateCheck(
-            "golden",
-            True,
-            "It brought no golden requests, so nothing tells whether it answers as it did: publish it with --sample.",
-            checked=False,
-        )
-    return GateCheck("golden", True, "Its golden requests are answered as recorded.")
+        why = f"It brought no golden {kind}, so nothing tells whether it answers as it did{advice}."
+        return GateCheck("golden", True, why, checked=False)
+    return GateCheck("golden", True, f"Its golden {kind} are answered as recorded.")
 
 
 def check_finite_outputs(outputs: np.ndarray[tuple[int, ...], np.dtype[np.floating]]) -> GateCheck:
@@ -252,18 +249,12 @@ def find_source_perplexity(version: Manifest) -> float | None:
     return known if known is not None else version.variants[version.serve].metrics.get(SOURCE_PERPLEXITY)
 
 
-def has_same_tokenizer(version: Manifest, other: Manifest) -> bool:
-    """Return whether two versions split a text into the same tokens."""
-    hashes = [None if each.tokenizer is None else each.get_file(each.tokenizer).sha256 for each in (version, other)]
-    return hashes[0] is not None and hashes[0] == hashes[1]
-
-
 def check_champion_perplexity(version: Manifest, champion: Manifest, limits: GateLimits) -> GateCheck:
     """Check by the reports' numbers that the version is not worse than the champion, if both were measured alike."""
     kind = METRICS[PERPLEXITY]
     ours, theirs = (each.variants[each.serve].metrics.get(PERPLEXITY) for each in (version, champion))
     is_same_text = version.evaluation is not None and version.evaluation == champion.evaluation
-    if ours is None or theirs is None or not is_same_text or not has_same_tokenizer(version, champion):
+    if ours is None or theirs is None or not is_same_text or not version.has_same_tokenizer(champion):
         why = "Its perplexity and the champion's are not of the same text and tokens, so they are not compared."
         return GateCheck("quality", True, why, checked=False)
     margin = kind.default_budget if limits.margin_points is None else limits.margin_points

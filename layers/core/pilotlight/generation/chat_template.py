@@ -30,6 +30,7 @@ from pilotlight.generation.conversation_rewriting import (
     rename_developer,
     wrap_content,
 )
+from pilotlight.generation.tool_prompt import has_tool_use, write_tools
 
 MAX_PROMPT_CHARACTERS = 16_000_000  # of a rendered prompt; far beyond any context, but a loop's text stays in memory
 MAX_REPEATED = 1_000_000  # elements or digits that `*` and `**` may make in a template
@@ -75,8 +76,8 @@ class ChatTemplate:
 
     @cached_property
     def takes_tool_calls(self) -> bool:
-        """Whether the template writes the calls of earlier answers, and what tools answered."""
-        return "tool_calls" in self.text and ("'tool'" in self.text or '"tool"' in self.text)
+        """Whether the template writes the calls of earlier answers."""
+        return "tool_calls" in self.text
 
     @cached_property
     def takes_text(self) -> bool:
@@ -146,7 +147,9 @@ class ChatTemplate:
                 yield rewritten
 
     def _adapt_content(self, messages: list[Message]) -> list[Message]:
-        """Write contents as texts or as parts, whichever the template takes, and calls' arguments as mappings."""
+        """Write contents as texts or as parts, arguments as mappings, and calls as text if the template has none."""
+        if not self.takes_tool_calls and any(has_tool_use(message) for message in messages):
+            messages = write_tools(messages, ())
         messages = [parse_arguments(message) for message in messages]
         if not self.takes_parts:
             return [flatten_content(message) for message in messages]

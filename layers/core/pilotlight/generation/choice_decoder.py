@@ -34,6 +34,7 @@ class ChoiceDecoder:
         self._choice = choice
         self._tokenizer = tokenizer
         self.limit = limit
+        self._all_end_tokens = frozenset(spec.end_tokens)
         self._end_tokens = frozenset[int]() if request.ignore_end else frozenset(spec.end_tokens)
         self._last_tokens = self._end_tokens | frozenset(request.stop_tokens)
         self._sampler = Sampler(request.sampling, request.prompt, choice)
@@ -89,11 +90,14 @@ class ChoiceDecoder:
 
     def _release(self, token: int) -> str:
         """Return the text that may go out with this token."""
-        content = b"" if self._tokenizer.is_special(token) else self._tokenizer.get_bytes(token)
-        text = self._stream.push(content)
+        text = self._stream.push(b"" if self._is_hidden(token) else self._tokenizer.get_bytes(token))
         if len(self.tokens) < self._request.min_tokens:
             return text
         return self._stops.push(text)
+
+    def _is_hidden(self, token: int) -> bool:
+        """Return whether a token has no text: it is special, and no grammar named it, as the marker before a call."""
+        return self._tokenizer.is_special(token) and (self._constraint is None or token in self._all_end_tokens)
 
     def _score(self, logits: FloatArray, token: int) -> ScoredToken | None:
         count = self._request.top_logprobs

@@ -4,6 +4,7 @@ llguidance does the work. For each token it computes which may come next, so tha
 A constraint is compiled once and kept, since agents send the same schema with each turn.
 """
 
+import re
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
@@ -12,7 +13,7 @@ from typing import Any
 import msgspec
 import numpy as np
 from llguidance import LLMatcher, LLParserLimits, LLTokenizer
-from llguidance.gbnf_to_lark import any_to_lark
+from llguidance.gbnf_to_lark import gbnf_to_lark
 
 from pilotlight.errors import InvalidInputError, ModelRefusedError, TooLargeError, format_cause
 from pilotlight.generation.request import BoolArray, TokenConstraint
@@ -20,6 +21,8 @@ from pilotlight.generation.request import BoolArray, TokenConstraint
 # Blanks between the parts of a JSON document, at one place: models that prefer blanks would otherwise never end.
 WHITESPACE = r"[\x20\x0A\x0D\x09]{1,8}"
 MAX_GRAMMAR_BYTES = 256 * 1024  # text of a schema, expression or grammar
+MAX_GBNF_BYTES = 8 * 1024  # its conversion takes time by the square of the length: 5 minutes for 200 kB
+LARK_START = re.compile(r"^[ \t]*(%llguidance\b|start[^\n:]*:(?!:=))", re.MULTILINE)
 # llguidance follows rules and references by recursion, about 3 kB for each, and overflowing the stack ends the process.
 # The greatest chain that fits the limit above has 25,000 of them; pages of a stack that are not used take no memory.
 COMPILER_STACK_BYTES = 256 * 1024 * 1024
@@ -153,7 +156,10 @@ class ConstraintCompiler:
         return compiled
 
     def _compile(self, write: Callable[[], str], kind: str) -> LLMatcher:
-        matcher = _run_on_deep_stack(lambda: LLMatcher(self._tokenizer, write(), log_level=0, limits=LIMITS))
+        try:
+            matcher = _run_on_deep_stack(lambda: LLMatcher(self._tokenizer, write(), log_level=0, limits=LIMITS))
+        except ValueError as exc:
+            raise InvalidInputError(f"The {kind} cannot be compiled: {format_cause(exc)}.") from exc
         if matcher.is_error():
             raise InvalidInputError(f"The {kind} cannot be compiled: {_read_error(matcher)}.")
         return matcher
@@ -180,10 +186,16 @@ def _build_tokenizer(document: str, end_tokens: list[int], vocabulary_size: int)
 
 
 def _convert_grammar(grammar: str) -> str:
+    """Return a grammar in Lark's syntax as it is, and another one converted from GBNF."""
+    if LARK_START.search(grammar):
+        return grammar
+    if (size := len(grammar.encode(errors="replace"))) > MAX_GBNF_BYTES:
+        raise TooLargeError(f"The grammar has {size:,} bytes; in GBNF, {MAX_GBNF_BYTES:,} are read. Write it for Lark.")
     try:
-        return any_to_lark(grammar)
-    except (ValueError, LookupError, AttributeError, TypeError, RecursionError) as exc:
-        raise InvalidInputError(f"The grammar is written neither for Lark nor as GBNF: {format_cause(exc)}.") from exc
+        return gbnf_to_lark(grammar)
+    except Exception as exc:  # the converter raises plain exceptions for mistakes in the grammar
+        cause = " ".join(str(exc).split())
+        raise InvalidInputError(f"The grammar is written neither for Lark nor as GBNF: {cause}.") from exc
 
 
 def _run_on_deep_stack(compile_matcher: Callable[[], LLMatcher]) -> LLMatcher:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from pilotlight.contracts.decoder import DecoderSpec
 from pilotlight.errors import ContextLengthError, InvalidInputError, LimitExceededError
 from pilotlight.generation.batch_decoding import BatchDecoding, IndexedEvent
-from pilotlight.generation.causal_model import CausalModel
+from pilotlight.generation.causal_model import CausalModel, compute_logprobs
 from pilotlight.generation.prefix_cache import PrefixCache
 from pilotlight.generation.request import GenerationEvent, GenerationRequest, TokenUsage
 from pilotlight.generation.request_decoding import RequestDecoding
@@ -46,6 +46,7 @@ class LanguageModel:
         name: str,
         chat_template: "ChatTemplate | None" = None,
         prefix_cache_bytes: int = PREFIX_CACHE_BYTES,
+        build_compiler: "Callable[[], ConstraintCompiler] | None" = None,
     ) -> None:
         """Join the parts.
 
@@ -55,8 +56,10 @@ class LanguageModel:
             name: the model's name in the registry.
             chat_template: how a conversation becomes a prompt; None if the model only continues texts.
             prefix_cache_bytes: the memory for keys and values of earlier sequences; 0 keeps none.
+            build_compiler: returns what compiles constraints, at its first use; None to build it then.
 
         """
+        self._build_compiler = build_compiler
         self.name = name
         self.tokenizer = tokenizer
         self.chat_template = chat_template
@@ -72,6 +75,8 @@ class LanguageModel:
     @cached_property
     def constraint_compiler(self) -> "ConstraintCompiler":
         """What compiles constraints on the model's texts; its first use takes half a second for 50,000 tokens."""
+        if self._build_compiler is not None:
+            return self._build_compiler()
         from pilotlight.generation.constraints import ConstraintCompiler  # 8 MB that most requests do not need
 
         return ConstraintCompiler(self.tokenizer.json_document, self.spec.end_tokens, self.spec.vocabulary_size)
@@ -95,7 +100,7 @@ class LanguageModel:
         except BaseException:
             self._lock.release()
             raise
-        return Generation(events, decoding, self._lock.release)
+        return Generation(events, [decoding], self._lock.release)
 
     def generate_batch(
         self, requests: Sequence[GenerationRequest], is_cancelled: Callable[[], bool] = never, rows: int = BATCH_ROWS
@@ -134,6 +139,19 @@ class LanguageModel:
         """The memory of the keys and values that are kept from earlier requests, in bytes."""
         return self._prefix_cache.byte_count
 
+    def score_next(self, prompt: Sequence[int], tokens: Sequence[int]) -> npt.NDArray[np.float64]:
+        """Compute the natural logarithm of the probability that each of these tokens follows the prompt."""
+        check_prompt(prompt, self.spec)
+        self._acquire()
+        try:
+            logits = self._model.prefill(self._model.create_cache(capacity=len(prompt)), prompt)
+            if logits is None:
+                raise InvalidInputError("The prompt is empty; send at least one token.")
+            rows = np.broadcast_to(logits, (len(tokens), len(logits)))
+            return compute_logprobs(rows, np.asarray(tokens))
+        finally:
+            self._lock.release()
+
     def release_cache(self) -> None:
         """Give back the memory of all keys and values, unless a generation uses it: for a model that is idle."""
         if self._lock.acquire(blocking=False):
@@ -157,22 +175,50 @@ Event = TypeVar("Event")
 class EventStream(Generic[Event]):
     """Events while they come; at its end, or when it is closed or forgotten, the model is free for the next request."""
 
-    def __init__(self, events: Generator[Event, None, None], release: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        events: Generator[Event, None, None],
+        decodings: Sequence[RequestDecoding],
+        release: Callable[[], None],
+    ) -> None:
         self._events = events
+        self._decodings = decodings
         self._release: Callable[[], None] | None = release
+        self._is_closed = False
+        self._stepping = Lock()  # held while a thread runs the model
 
     def __iter__(self) -> Self:
         return self
 
     def __next__(self) -> Event:
-        try:
-            return next(self._events)
-        except BaseException:
-            self.close()
-            raise
+        with self._stepping:
+            try:
+                if not self._is_closed:
+                    event = next(self._events)
+            except BaseException:
+                self._finish()
+                raise
+            if self._is_closed:
+                self._finish()
+                raise StopIteration
+            return event
 
     def close(self) -> None:
-        """Stop decoding; what has been run stays in the prefix cache."""
+        """Stop decoding; what has been run stays in the prefix cache.
+
+        While another thread waits for the next event, decoding stops with the token or the chunk that is being run.
+        """
+        self._is_closed = True
+        for decoding in self._decodings:
+            decoding.is_left = True
+        if self._stepping.acquire(blocking=False):  # else the one who waits finishes it
+            try:
+                self._finish()
+            finally:
+                self._stepping.release()
+
+    def _finish(self) -> None:
+        """Close all iterators, which puts caches back, and free the model."""
         release, self._release = self._release, None
         if release is not None:
             try:
@@ -195,29 +241,14 @@ class EventStream(Generic[Event]):
 class Generation(EventStream[GenerationEvent]):
     """The answer to one request: deltas of text, and an end of each choice."""
 
-    def __init__(
-        self, events: Generator[GenerationEvent, None, None], decoding: RequestDecoding, release: Callable[[], None]
-    ) -> None:
-        super().__init__(events, release)
-        self._decoding = decoding
-
     @property
     def usage(self) -> TokenUsage:
         """The tokens of prompt and answers, as far as they have come."""
-        return self._decoding.usage
+        return self._decodings[0].usage
 
 
 class BatchGeneration(EventStream[IndexedEvent]):
     """The answers to many requests: pairs of a request's index and an event."""
-
-    def __init__(
-        self,
-        events: Generator[IndexedEvent, None, None],
-        decodings: Sequence[RequestDecoding],
-        release: Callable[[], None],
-    ) -> None:
-        super().__init__(events, release)
-        self._decodings = decodings
 
     @property
     def usages(self) -> list[TokenUsage]:

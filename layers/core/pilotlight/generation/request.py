@@ -26,14 +26,14 @@ class FinishReason(StrEnum):
 class SamplingOptions(Struct, frozen=True, kw_only=True):
     """How the next token is drawn from the logits; the defaults are OpenAI's, and temperature 0 takes the greatest."""
 
-    temperature: Annotated[float, Meta(ge=0.0, le=2.0)] = 1.0
-    top_p: Annotated[float, Meta(gt=0.0, le=1.0)] = 1.0
+    temperature: Annotated[float, Meta(ge=0, le=2)] = 1.0
+    top_p: Annotated[float, Meta(gt=0, le=1)] = 1.0
     top_k: Annotated[int, Meta(ge=0)] = 0  # 0: all tokens
-    min_p: Annotated[float, Meta(ge=0.0, le=1.0)] = 0.0  # of the likeliest token's probability
+    min_p: Annotated[float, Meta(ge=0, le=1)] = 0.0  # of the likeliest token's probability
     seed: int | None = None  # choice i of several draws by seed + i; None for another answer each time
-    presence_penalty: Annotated[float, Meta(ge=-2.0, le=2.0)] = 0.0  # of generated tokens, once each
-    frequency_penalty: Annotated[float, Meta(ge=-2.0, le=2.0)] = 0.0  # of generated tokens, each time
-    repetition_penalty: Annotated[float, Meta(gt=0.0)] = 1.0  # divides, of tokens of prompt and answer
+    presence_penalty: Annotated[float, Meta(ge=-2, le=2)] = 0.0  # of generated tokens, once each
+    frequency_penalty: Annotated[float, Meta(ge=-2, le=2)] = 0.0  # of generated tokens, each time
+    repetition_penalty: Annotated[float, Meta(gt=0)] = 1.0  # divides, of tokens of prompt and answer
     logit_bias: Mapping[int, float] = {}
 
 
@@ -72,7 +72,8 @@ class GenerationRequest(Struct, frozen=True, kw_only=True):
     ignore_end: bool = False  # whether end tokens are ordinary ones
     top_logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None  # alternatives for each token; None: no logprobs
     constraint: ConstraintFactory | None = None
-    prompt_lookup: bool = False  # drafts tokens from the prompt; the text may differ from plain decoding's
+    # Drafts tokens from the prompt, if there is one choice or all are the same; the text may differ from plain decoding's.
+    prompt_lookup: bool = False
     deadline: float = inf  # on time.monotonic's clock
 
 

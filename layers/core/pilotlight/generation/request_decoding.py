@@ -41,6 +41,7 @@ class RequestDecoding:
             ChoiceDecoder(request, choice, model.spec, tokenizer, limit)
             for choice in range(request.choices // self._copies)
         ]
+        self.is_left = False  # whether who asked has closed the answer
         self._cached_tokens = 0
 
     @property
@@ -89,7 +90,7 @@ class RequestDecoding:
 
     def find_stop(self) -> FinishReason | None:
         """Return why decoding must stop now, if it must: nobody waits for it, or the time is over."""
-        if self._is_cancelled():
+        if self.is_left or self._is_cancelled():
             return FinishReason.CANCELLED
         return FinishReason.LENGTH if time.monotonic() >= self._request.deadline else None
 

@@ -1,7 +1,7 @@
 """Draw the next token from logits: penalties, truncation and seeds, and log probabilities for who asks for them.
 
 The order is: logit_bias, penalties, what a constraint allows, temperature, top_k, top_p, min_p. Nothing here sorts a
-whole vocabulary, which may have 150,000 tokens, unless the distribution is so flat that top_p needs it.
+whole vocabulary, which may have 150,000 tokens, unless a distribution is so flat that top_p needs it.
 """
 
 from collections import Counter
@@ -14,8 +14,8 @@ from pilotlight.generation.key_value_cache import FloatArray
 from pilotlight.generation.request import BoolArray, SamplingOptions
 
 IntArray = npt.NDArray[np.int64]
-FIRST_CANDIDATES = 256  # likeliest tokens among which top_p is looked for at first; each further look takes 8 times
-GROWTH = 8
+BLOCK_TOKENS = 512
+SAFE_SHARE = 0.99  # for rounding
 SEED_MASK = (1 << 64) - 1  # a seed may be negative, which numpy refuses
 
 
@@ -45,10 +45,8 @@ class Sampler:
         options = self._options
         if options.temperature == 0.0:
             return int(adjusted.argmax())  # the lowest id of equal ones
-        tokens, probabilities = truncate(adjusted, options)
-        sums = probabilities.cumsum(dtype=np.float64)
-        place = int(sums.searchsorted(self._random.random() * sums[-1], side="right"))
-        place = min(place, len(sums) - 1)
+        tokens, weights = truncate(adjusted, options)
+        place = find_place(weights, self._random.random())
         return place if tokens is None else int(tokens[place])
 
     def accept(self, token: int) -> None:
@@ -119,6 +117,24 @@ def truncate(logits: FloatArray, options: SamplingOptions) -> tuple[IntArray | N
     return tokens, weights
 
 
+def find_place(weights: FloatArray, share: float) -> int:
+    """Find where the sum of the weights reaches a share of their total, which is 0 to 1.
+
+    Blocks are added up first, since adding up 150,000 numbers one by one takes 2 ms.
+    """
+    sums = np.add.reduceat(weights, np.arange(0, len(weights), BLOCK_TOKENS)).cumsum(dtype=np.float64)
+    rest = share * sums[-1]
+    block = find_step(sums, rest)
+    rest -= sums[block - 1] if block else 0.0
+    start = block * BLOCK_TOKENS
+    return start + find_step(weights[start : start + BLOCK_TOKENS].cumsum(dtype=np.float64), rest)
+
+
+def find_step(sums: npt.NDArray[np.float64], value: float) -> int:
+    """Find the first place whose sum is above a value; at most that which makes the sum whole, whatever was rounded."""
+    return int(min(sums.searchsorted(value, side="right"), sums.searchsorted(sums[-1])))
+
+
 def find_greatest(values: FloatArray, count: int) -> IntArray:
     """Find the places of the `count` greatest values, greatest first, and the first of equal ones first."""
     count = min(count, len(values))
@@ -127,15 +143,23 @@ def find_greatest(values: FloatArray, count: int) -> IntArray:
 
 
 def find_nucleus(weights: FloatArray, top_p: float) -> IntArray:
-    """Find the fewest likeliest tokens whose weights are at least `top_p` of all (Holtzman et al. 2020)."""
-    needed = top_p * weights.sum(dtype=np.float64)
-    count = FIRST_CANDIDATES
-    while True:
-        places = find_greatest(weights, count)
-        sums = weights[places].cumsum(dtype=np.float64)
-        if sums[-1] >= needed or count >= len(weights):
-            return places[: int(sums.searchsorted(needed)) + 1]
-        count *= GROWTH
+    """Find the fewest likeliest tokens whose weights are at least `top_p` of all (Holtzman et al. 2020), in any order.
+
+    Tokens below `(1 - top_p) / vocabulary` of all weights cannot be among them, since all of these together have less
+    than `1 - top_p`; only the others are sorted.
+    """
+    total = weights.sum(dtype=np.float64)
+    places: IntArray = np.flatnonzero(weights >= SAFE_SHARE * (1.0 - top_p) * total / len(weights))
+    candidates = weights[places]
+    descending = np.sort(candidates)[::-1]
+    count = min(int(descending.cumsum(dtype=np.float64).searchsorted(top_p * total)) + 1, len(places))
+    least = descending[count - 1]
+    is_kept = candidates >= least
+    surplus = int(is_kept.sum()) - count  # of equal ones, the last
+    if surplus > 0:
+        is_kept[np.flatnonzero(candidates == least)[-surplus:]] = False
+    kept: IntArray = places[is_kept]
+    return kept
 
 
 def compute_top_logprobs(logits: FloatArray, token: int, top: int) -> tuple[float, list[tuple[int, float]]]:

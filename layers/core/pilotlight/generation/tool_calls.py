@@ -1,5 +1,6 @@
 """Calls of tools from beginning to end: into the prompt, forced valid while they are written, and out of the text."""
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -63,8 +64,9 @@ def prepare_tool_use(
 def _check_names(tools: Sequence[Tool], choice: ToolChoice) -> None:
     """Check that tools can be told apart, and that those exist which the choice names."""
     names = [tool.name for tool in tools]
-    if repeated := sorted({name for name in names if names.count(name) > 1}):
-        raise InvalidInputError(f"Several tools have the name {repeated[0]!r}; names are unique.")
+    (name, uses), *_ = Counter(names).most_common(1) or [("", 0)]
+    if uses > 1:
+        raise InvalidInputError(f"Several tools have the name {name!r}; names are unique.")
     if unknown := [name for name in choice.names if name not in names]:
         raise InvalidInputError(f"tool_choice names {unknown[0]!r}, and the tools are {', '.join(names) or 'none'}.")
     if choice.mode == "required" and not tools:

@@ -43,6 +43,11 @@ def write_tools(messages: Sequence[Mapping[str, Any]], tools: Sequence[Tool]) ->
     return _add_instructions(written, tools) if tools else written
 
 
+def has_tool_use(message: Mapping[str, Any]) -> bool:
+    """Return whether a message is a call or the result of one."""
+    return message.get("role") == "tool" or bool(message.get("tool_calls"))
+
+
 def _add_instructions(messages: list[Message], tools: Sequence[Tool]) -> list[Message]:
     """Add the tools to the first message if it is the system's, or put one before it."""
     instructions = INSTRUCTIONS.format(tools="\n".join(_write(tool.describe()) for tool in tools))

@@ -15,6 +15,15 @@ SEVEN = [  # a handwritten digit of 8 x 8 pixels, row by row, 0 to 16
 ]  # fmt: skip
 BODY_EXAMPLES: Mapping[str, dict[str, Any]] = {
     "InferRequest": {"inputs": [{"name": "image", "datatype": "FP32", "shape": [1, 1, 8, 8], "data": SEVEN}]},
+    "ChatCompletionBody": {
+        "model": "chat",
+        "messages": [{"role": "user", "content": "What is a pilot light?"}],
+        "max_completion_tokens": 100,
+        "temperature": 0.2,
+    },
+    "CompletionBody": {"model": "chat", "prompt": "A pilot light is", "max_tokens": 20},
+    "TokenizeBody": {"model": "chat", "prompt": "A pilot light"},
+    "DetokenizeBody": {"model": "chat", "tokens": [49, 9250]},
     "NewVersionBody": {
         "manifest": {
             "inputs": [{"name": "x", "datatype": "FP32", "shape": ["batch", 3]}],

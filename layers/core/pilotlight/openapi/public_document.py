@@ -12,7 +12,7 @@ from pydantic.json_schema import GenerateJsonSchema
 import pilotlight
 from pilotlight.api.router import MLFLOW_RESOURCES
 from pilotlight.api.routes import MULTIPART, ROUTES, Route
-from pilotlight.api.schemas import openai, registry, training
+from pilotlight.api.schemas import chat, openai, registry, training
 from pilotlight.client.client import InferResponse, ModelMetadata, ModelNames, Tensor
 from pilotlight.contracts.alias import AliasDocument, UnreadableDocument
 from pilotlight.contracts.manifest import Manifest, ManifestFile
@@ -112,6 +112,16 @@ SCHEMAS: Mapping[str, Any] = {  # names in routes that are not media types
     "CanaryBody": registry.CanaryBody,
     "TrafficSplitBody": registry.TrafficSplitBody,
     "ShadowBody": registry.ShadowBody,
+    "LanguageModelList": chat.LanguageModelList,
+    "LanguageModelObject": chat.LanguageModelObject,
+    "ChatCompletionBody": chat.ChatCompletionBody,
+    "ChatCompletion": chat.ChatCompletion,
+    "CompletionBody": chat.CompletionBody,
+    "Completion": chat.Completion,
+    "TokenizeBody": chat.TokenizeBody,
+    "TokenizeResult": chat.TokenizeResult,
+    "DetokenizeBody": chat.DetokenizeBody,
+    "DetokenizeResult": chat.DetokenizeResult,
     "FileObject": openai.FileObject,
     "DeletedFile": openai.DeletedFile,
     "ObjectPage": openai.ObjectPage,

@@ -7,12 +7,14 @@ Publishing never fails because of it. No tokenizer is needed: the prompt's token
 
 import logging
 import os
+import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from statistics import median
+from tempfile import TemporaryDirectory
 
 import msgspec
 import numpy as np
@@ -20,11 +22,13 @@ from msgspec import Struct
 
 from pilotlight.contracts.codec import decode_document, encode_document
 from pilotlight.contracts.decoder import DecoderSpec
-from pilotlight.contracts.manifest import GenerationCost, GenerationSpeed
-from pilotlight.errors import PilotlightError
+from pilotlight.contracts.manifest import GenerationCost, GenerationSpeed, Manifest
+from pilotlight.errors import InvalidInputError, PilotlightError
 from pilotlight.generation.causal_model import CausalModel
 from pilotlight.runtime import malloc, process_memory
+from pilotlight.runtime.model_files import open_model_files
 from pilotlight.runtime.session import MB_PER_VCPU, open_decoder_session
+from pilotlight.storage.object_store import ObjectStore
 
 LOG = logging.getLogger("pilotlight.runtime")
 PROMPT_TOKENS = 512
@@ -59,6 +63,21 @@ def measure_generation(graph: Path, decoder: DecoderSpec) -> GenerationCost | No
         reason = said.decode(errors="replace").strip().rsplit("\n", 1)[-1] or str(exc)
         LOG.info("What texts of %s cost is not measured: %s", graph.name, reason)
         return None
+
+
+def measure_stored_generation(store: ObjectStore, manifest: Manifest) -> GenerationCost:
+    """Fetch a version and measure it; `InvalidInputError` if that fails."""
+    if manifest.decoder is None:
+        raise InvalidInputError(f"{manifest.name}:{manifest.version} is a model for {manifest.task}, without tokens.")
+    with open_model_files(store, manifest) as path, TemporaryDirectory(prefix="pilotlight-cost-") as folder:
+        graph = Path(path)
+        if graph.parent.name == "fd":  # in this process's memory, where no other finds it
+            graph = Path(folder, "model.onnx")
+            shutil.copyfile(path, graph)
+        cost = measure_generation(graph, manifest.decoder)
+    if cost is None:
+        raise InvalidInputError(f"{manifest.name}:{manifest.version} cannot be measured: its graph does not run.")
+    return cost
 
 
 def measure_graph(request: GenerationMeasurementRequest) -> GenerationCost:

@@ -16,7 +16,7 @@ import numpy as np
 from pilotlight.contracts.alias import TOTAL_WEIGHT, AliasDocument, Canary
 from pilotlight.contracts.names import ModelReference
 from pilotlight.errors import ModelRefusedError
-from pilotlight.generation.request import FinishReason
+from pilotlight.generation.request import FinishReason, GenerationRequest
 from pilotlight.registry import alias_updates
 from pilotlight.runtime.canary_monitor import (
     GENERATION_KINDS,
@@ -26,6 +26,7 @@ from pilotlight.runtime.canary_monitor import (
     Finding,
     TrialRequest,
 )
+from pilotlight.runtime.generation_shadow import GenerationShadow
 from pilotlight.runtime.measured_generation import MS_PER_S, GenerationOutcome
 from pilotlight.runtime.model_cache import LoadedModel
 from pilotlight.runtime.model_manager import ModelManager
@@ -56,6 +57,7 @@ class GenerationSide:
     is_other: bool = False  # than the version that the alias points to
     trial: Trial | None = None
     has_fallback: bool = False  # whether the alias's version answers if this one fails now
+    shadow: int | None = None  # the version that gets a copy of the request
 
 
 class GenerationTrials:
@@ -65,22 +67,25 @@ class GenerationTrials:
         """Choose by `draw`, which draws the slots of requests that are not sticky."""
         self._model_manager = model_manager
         self._draw_slot = draw
+        self.shadow = GenerationShadow(model_manager)
         self._monitors: dict[tuple[str, str], tuple[int, CanaryMonitor]] = {}  # by alias, with its document's number
 
     def choose_side(self, reference: ModelReference, caller: TrialCaller, deadline: float) -> GenerationSide:
         """Open the version that is drawn for a request; the alias's own if a trial's version is not open."""
         document = self._model_manager.get_alias_document(reference)
-        if document is None or not document.shares:
+        if document is None or not (document.shares or document.shadow):
             return GenerationSide(reference, self._model_manager.get_model(reference, deadline))
         if document.canary is not None:
-            return self._choose_in_canary(reference, document, document.canary, caller, deadline)
-        key = caller.get_sticky_key() if document.split_salt else None
-        slot = self._draw_slot() if key is None else alias_updates.hash_to_slot(document.split_salt, key)
-        version = alias_updates.choose_version(document, slot)
-        model = self._load_beside(reference, document, version)
-        if model is not None:
-            return GenerationSide(reference, model, is_other=True)
-        return GenerationSide(reference, self._model_manager.get_model(reference, deadline))
+            slot = self._draw_slot()
+            side = self._choose_in_canary(reference, document, document.canary, caller, slot, deadline)
+        else:
+            key = caller.get_sticky_key() if document.split_salt else None
+            slot = self._draw_slot() if key is None else alias_updates.hash_to_slot(document.split_salt, key)
+            side = self._choose_in_split(reference, document, slot, deadline)
+        shadow = document.shadow
+        if shadow is not None and not side.is_other and slot >= TOTAL_WEIGHT - shadow.weight:
+            side.shadow = shadow.version
+        return side
 
     def open_own_side(self, failed: GenerationSide, deadline: float) -> GenerationSide:
         """Open the version that the alias points to, for a request that a trial's version has failed."""
@@ -93,22 +98,30 @@ class GenerationTrials:
         if side.trial is not None:
             side.trial = replace(side.trial, failure=Failure.from_error(error, 0.0, inf))
 
-    def record_outcome(self, side: GenerationSide, outcome: GenerationOutcome) -> None:
-        """Record how a request of a canary's trial went; one that was cancelled tells nothing."""
+    def record_outcome(self, side: GenerationSide, request: GenerationRequest, outcome: GenerationOutcome) -> None:
+        """Record how a request of a canary's trial went, and copy it to the shadow; a cancelled one tells nothing."""
+        if side.shadow is not None and outcome.error is None and not outcome.is_cancelled:
+            self.shadow.enqueue_copy(side.shadow, side.model, request, outcome)
         trial = side.trial
         if trial is None or outcome.is_cancelled or (side.has_fallback and outcome.error is not None):
             return
         report_finding(side.reference, trial.canary, judge_outcome(trial, outcome, is_canary=side.is_other))
 
     def _choose_in_canary(
-        self, reference: ModelReference, document: AliasDocument, canary: Canary, caller: TrialCaller, deadline: float
+        self,
+        reference: ModelReference,
+        document: AliasDocument,
+        canary: Canary,
+        caller: TrialCaller,
+        slot: int,
+        deadline: float,
     ) -> GenerationSide:
         """Open the canary or the version that the alias points to, as drawn."""
         monitor = self._get_monitor(reference, document, canary)
         if monitor.is_stopped:
             return GenerationSide(reference, self._model_manager.get_model(reference, deadline))
         request = monitor.start_request(caller)
-        if alias_updates.choose_version(document, self._draw_slot()) == document.version:
+        if alias_updates.choose_version(document, slot) == document.version:
             model = self._model_manager.get_model(reference, deadline)
             return GenerationSide(reference, model, trial=Trial(canary, monitor, request, drawn_for_canary=False))
         trial = Trial(canary, monitor, request, drawn_for_canary=True)
@@ -123,6 +136,15 @@ class GenerationTrials:
         if other is not None:
             return GenerationSide(reference, other, is_other=True, trial=trial)
         return GenerationSide(reference, self._model_manager.get_model(reference, deadline), trial=trial)
+
+    def _choose_in_split(
+        self, reference: ModelReference, document: AliasDocument, slot: int, deadline: float
+    ) -> GenerationSide:
+        """Open the version at the slot of a split, or the alias's own while the other is not open."""
+        model = self._load_beside(reference, document, alias_updates.choose_version(document, slot))
+        if model is not None:
+            return GenerationSide(reference, model, is_other=True)
+        return GenerationSide(reference, self._model_manager.get_model(reference, deadline))
 
     def _load_beside(self, reference: ModelReference, document: AliasDocument, version: int) -> LoadedModel | None:
         """Return another version than the alias's if it is open; one that is refused counts as not open."""

@@ -14,6 +14,7 @@ from pilotlight.errors import InvalidInputError
 from pilotlight.generation.request import ChoiceEnd, FinishReason, GenerationEvent, TextDelta, TokenUsage
 
 MS_PER_S = 1000.0
+COMPARED_TOKENS = 32  # of an answer's beginning, by which a shadow's answer is compared with it
 Result = TypeVar("Result")
 
 
@@ -43,6 +44,7 @@ class GenerationOutcome(Struct, frozen=True, kw_only=True):
     decoded_tokens: int = 0  # behind the first event
     finish_reasons: tuple[FinishReason, ...] = ()  # of the choices that ended
     error: Exception | None = None  # that ended it
+    beginning: tuple[int, ...] = ()  # the first tokens of the first choice, `COMPARED_TOKENS` at most
 
     @property
     def is_cancelled(self) -> bool:
@@ -80,6 +82,7 @@ class MeasuredGeneration:
         self._first_token_seconds: float | None = None
         self._tokens = self._first_tokens = 0
         self._finish_reasons: list[FinishReason] = []
+        self._beginning: list[int] = []
         self._outcome: GenerationOutcome | None = None
         self._generation: Generation | None = None
         self._generation = self._measure(start)
@@ -141,6 +144,8 @@ class MeasuredGeneration:
     def _note_event(self, event: GenerationEvent) -> None:
         if isinstance(event, TextDelta):
             self._tokens += len(event.tokens)
+            if event.choice == 0 and len(self._beginning) < COMPARED_TOKENS:
+                self._beginning.extend(event.tokens)
         elif isinstance(event, ChoiceEnd):
             self._finish_reasons.append(event.reason)
         if self._first_token_seconds is None:
@@ -156,5 +161,6 @@ class MeasuredGeneration:
             decoded_tokens=self._tokens - self._first_tokens,
             finish_reasons=tuple(self._finish_reasons),
             error=error,
+            beginning=tuple(self._beginning[:COMPARED_TOKENS]),
         )
         self._on_end(self._outcome)

@@ -259,11 +259,15 @@ class ShadowRunner:
         self, key: tuple[str, int], active_version: int, expected: InferenceResult[Body], infer: InferenceCall[Body]
     ) -> None:
         """Queue a copy of the request for the version, whose answer is compared; drop it if too many wait."""
+        self.enqueue(key, lambda: self._compare_outputs(key, active_version, expected.outputs, infer))
+
+    def enqueue(self, key: tuple[str, int], job: Callable[[], None]) -> None:
+        """Queue a job of a shadow version; drop it if too many wait."""
         if self._thread is None:
             self._thread = threading.Thread(target=self._run_copies, daemon=True, name="pilotlight-shadow")
             self._thread.start()
         try:
-            self._copies.put_nowait(lambda: self._compare_outputs(key, active_version, expected.outputs, infer))
+            self._copies.put_nowait(job)
         except queue.Full:
             LOG.info("%s:%d is too slow for its share of copies; one is left out", *key)
 

@@ -7,17 +7,21 @@ import numpy as np
 import pytest
 
 from functions.train.language_models.block_quantization import Bits, quantize_weight
+from functions.train.language_models.checkpoint_source import read_decoder_checkpoint
 from functions.train.language_models.decoder_config import DecoderConfig, FloatArray, RotaryScaling
 from functions.train.language_models.decoder_graph import write_decoder_graph
 from pilotlight.contracts.decoder import name_cache_inputs
 from pilotlight.contracts.manifest import Precision
 from pilotlight.errors import InvalidInputError
-from tests.functions.train.language_models.reference_decoder import ReferenceDecoder
-from tests.tiny_decoders import TINY_LLAMA, WeightTable, draw_weights
+from tests.models.decoders.make import TOKENS as EXPECTED_OF
+from tests.reference_decoder import ReferenceDecoder
+from tests.tiny_checkpoints import CONFIGS, write_checkpoint
+from tests.tiny_decoders import TINY_LLAMA, WeightTable, build_checkpoint, draw_weights
 
 TOKENS = [3, 17, 200, 45, 45, 9, 310, 77, 12, 5, 250, 33]
 CAPACITY = 24
 CLOSE = 1e-4
+EXPECTED = Path(__file__).parents[3] / "models" / "decoders" / "logits.npz"  # of transformers
 
 
 def change(**changes: object) -> DecoderConfig:
@@ -54,13 +58,13 @@ FAMILIES = {
 class GraphRunner:
     """Runs a graph, and keeps its cache from one run to the next."""
 
-    def __init__(self, config: DecoderConfig, graph: Path, rows: int = 1) -> None:
+    def __init__(self, config: DecoderConfig, graph: Path, rows: int = 1, capacity: int = CAPACITY) -> None:
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
         self.session = onnxruntime.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
-        shape = (rows, config.kv_heads, CAPACITY, config.head_size)
+        shape = (rows, config.kv_heads, capacity, config.head_size)
         names = [name for layer in range(config.layers) for name in name_cache_inputs(layer)]
         self.cache = {name: np.zeros(shape, np.float32) for name in names}
 
@@ -82,7 +86,7 @@ def test_graph_computes_what_the_reference_does(family: str, tmp_path: Path) -> 
     config = FAMILIES[family]
     weights = draw_weights(config)
     files = write_decoder_graph(config, weights, "fp32", tmp_path)
-    expected = ReferenceDecoder(config, weights).compute_logits(TOKENS)
+    expected = ReferenceDecoder(build_checkpoint(config, weights)).compute_logits(TOKENS)
     whole = GraphRunner(config, files.graph).run([TOKENS], [len(TOKENS)], len(TOKENS))[0]
     np.testing.assert_allclose(whole, expected, atol=CLOSE)
     stepwise = GraphRunner(config, files.graph)
@@ -93,12 +97,21 @@ def test_graph_computes_what_the_reference_does(family: str, tmp_path: Path) -> 
     np.testing.assert_allclose(chunked.run([TOKENS[5:]], [12], 7)[0], expected[5:], atol=CLOSE)
 
 
+@pytest.mark.parametrize("name", [name for name in CONFIGS if name != "phi3-longrope"])  # it rotates 12 values
+def test_graph_of_a_folder_computes_what_transformers_does(name: str, tmp_path: Path) -> None:
+    checkpoint = read_decoder_checkpoint(write_checkpoint(tmp_path, name))
+    files = write_decoder_graph(checkpoint.config, checkpoint.weights, "fp32", tmp_path)
+    logits = GraphRunner(checkpoint.config, files.graph, capacity=64).run([list(EXPECTED_OF)], [len(EXPECTED_OF)], 1)
+    with np.load(EXPECTED) as expected:
+        np.testing.assert_allclose(logits[0, 0], expected[name], rtol=1e-3, atol=CLOSE)
+
+
 @pytest.mark.parametrize("keep", [1, 3, len(TOKENS)])
 def test_only_the_last_rows_have_logits(keep: int, tmp_path: Path) -> None:
     weights = draw_weights(TINY_LLAMA)
     files = write_decoder_graph(TINY_LLAMA, weights, "fp32", tmp_path)
     logits = GraphRunner(TINY_LLAMA, files.graph).run([TOKENS], [len(TOKENS)], keep)
-    expected = ReferenceDecoder(TINY_LLAMA, weights).compute_logits(TOKENS)[-keep:]
+    expected = ReferenceDecoder(build_checkpoint(TINY_LLAMA, weights)).compute_logits(TOKENS)[-keep:]
     assert logits.shape == (1, keep, TINY_LLAMA.vocabulary_size)
     np.testing.assert_allclose(logits[0], expected, atol=CLOSE)
 
@@ -110,7 +123,7 @@ def test_rows_of_a_batch_have_lengths_of_their_own(tmp_path: Path) -> None:
     runner = GraphRunner(TINY_LLAMA, files.graph, rows=2)
     first = runner.run([TOKENS, short + padding], [12, 7], 12)
     more = runner.run([[8], [99]], [13, 8], 1)
-    reference = ReferenceDecoder(TINY_LLAMA, weights)
+    reference = ReferenceDecoder(build_checkpoint(TINY_LLAMA, weights))
     np.testing.assert_allclose(first[0], reference.compute_logits(TOKENS), atol=CLOSE)
     np.testing.assert_allclose(first[1, :7], reference.compute_logits(short), atol=CLOSE)
     np.testing.assert_allclose(more[0, 0], reference.compute_logits([*TOKENS, 8])[-1], atol=CLOSE)
@@ -135,8 +148,8 @@ def test_quantized_graph_computes_with_the_quantized_weights(
             if isinstance(weight, np.ndarray)
         }
     )
-    expected = ReferenceDecoder(config, rounded).compute_logits(TOKENS)
-    unrounded = ReferenceDecoder(config, weights).compute_logits(TOKENS)
+    expected = ReferenceDecoder(build_checkpoint(config, rounded)).compute_logits(TOKENS)
+    unrounded = ReferenceDecoder(build_checkpoint(config, weights)).compute_logits(TOKENS)
     logits = GraphRunner(config, files.graph).run([TOKENS], [len(TOKENS)], len(TOKENS))[0]
     rounding = np.abs(logits - expected).mean()
     assert rounding < 0.03 * np.abs(expected).mean()

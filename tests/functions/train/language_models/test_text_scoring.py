@@ -10,8 +10,8 @@ from functions.train.language_models import text_scoring
 from pilotlight.contracts.decoder import DecoderSpec
 from pilotlight.errors import InvalidInputError
 from pilotlight.runtime.session import open_session
-from tests.functions.train.language_models.reference_decoder import ReferenceDecoder
-from tests.tiny_decoders import TINY_LLAMA, draw_weights, write_tiny_decoder
+from tests.reference_decoder import ReferenceDecoder
+from tests.tiny_decoders import TINY_LLAMA, build_checkpoint, draw_weights, write_tiny_decoder
 
 SPEC = DecoderSpec(
     family="llama", context_length=256, vocabulary_size=320, layers=2, kv_heads=2, head_size=16, end_tokens=(1,)
@@ -26,7 +26,7 @@ def test_losses_are_those_of_the_reference(rows: int, tmp_path: Path, monkeypatc
     scores = text_scoring.score_windows(
         open_session(str(decoder.graphs["fp32"])), decoder.spec, windows, lambda place: None
     )
-    reference = ReferenceDecoder(TINY_LLAMA, draw_weights(TINY_LLAMA))
+    reference = ReferenceDecoder(build_checkpoint(TINY_LLAMA, draw_weights(TINY_LLAMA)))
     expected, likeliest = [], []
     for window in windows:
         logits = reference.compute_logits(window[:-1]).astype(np.float64)

@@ -14,8 +14,8 @@ MAX_TOP_LOGPROBS = 20
 MAX_TOOLS = 128
 TokenId = Annotated[int, Meta(ge=0)]
 StopText = Annotated[str, Meta(min_length=1, max_length=1_000)]
-Penalty = Annotated[float, Meta(ge=-2.0, le=2.0)]
-LogitBias = Annotated[float, Meta(ge=-100.0, le=100.0)]
+Penalty = Annotated[float, Meta(ge=-2, le=2)]
+LogitBias = Annotated[float, Meta(ge=-100, le=100)]
 JsonObject = dict[str, Any]
 ChatFinishReason = Literal["stop", "length", "tool_calls"]
 
@@ -57,8 +57,8 @@ class GenerationFields(Struct, frozen=True, kw_only=True):
 
     model: Annotated[str, Meta(min_length=1)]
     max_tokens: Annotated[int, Meta(ge=1)] | None = None
-    temperature: Annotated[float, Meta(ge=0.0, le=2.0)] | None = None
-    top_p: Annotated[float, Meta(ge=0.0, le=1.0)] | None = None
+    temperature: Annotated[float, Meta(ge=0, le=2)] | None = None
+    top_p: Annotated[float, Meta(ge=0, le=1)] | None = None
     n: Annotated[int, Meta(ge=1, le=MAX_CHOICES)] | None = None
     stop: StopText | Annotated[list[StopText], Meta(max_length=MAX_STOPS)] | None = None
     seed: int | None = None
@@ -70,8 +70,8 @@ class GenerationFields(Struct, frozen=True, kw_only=True):
     user: str | None = None
     # vLLM's and llama.cpp's.
     top_k: Annotated[int, Meta(ge=-1)] | None = None  # 0 and -1: all tokens
-    min_p: Annotated[float, Meta(ge=0.0, le=1.0)] | None = None
-    repetition_penalty: Annotated[float, Meta(gt=0.0, le=10.0)] | None = None
+    min_p: Annotated[float, Meta(ge=0, le=1)] | None = None
+    repetition_penalty: Annotated[float, Meta(gt=0, le=10)] | None = None
     stop_token_ids: Annotated[list[TokenId], Meta(max_length=1_000)] | None = None
     min_tokens: Annotated[int, Meta(ge=0)] | None = None
     ignore_eos: bool | None = None

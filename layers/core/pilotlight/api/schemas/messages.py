@@ -80,8 +80,8 @@ class MessagesBody(CountTokensBody, frozen=True, kw_only=True):
     max_tokens: Annotated[int, Meta(ge=1)]
     stop_sequences: Annotated[list[StopText], Meta(max_length=MAX_STOPS)] | None = None
     stream: bool | None = None
-    temperature: Annotated[float, Meta(ge=0.0, le=1.0)] | None = None
-    top_p: Annotated[float, Meta(gt=0.0, le=1.0)] | None = None
+    temperature: Annotated[float, Meta(ge=0, le=1)] | None = None
+    top_p: Annotated[float, Meta(gt=0, le=1)] | None = None
     top_k: Annotated[int, Meta(ge=0)] | None = None
     container: Any = None  # refused
     mcp_servers: Any = None
