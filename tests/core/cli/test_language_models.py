@@ -54,12 +54,12 @@ def test_the_doctor_finds_them_healthy(run: Run, store: str) -> None:
 
 
 def test_a_canary_is_started_and_a_version_deleted(run: Run, store: str) -> None:
-    registry = publish(store, versions=3)
+    registry = publish(store, versions=4)
     assert run("canary", "chat:2", "--percent", "10", "--bake", "1h")[0] == 0
     canary = registry.load_alias("chat", "champion").canary
     assert canary is not None
     assert canary.version == 2
     assert run("rollback", "chat")[0] == 0
     assert run("promote", "chat:3", "--force")[0] == 0
-    assert run("delete", "chat:2", "--yes")[0] == 0
-    assert registry.list_versions("chat") == [1, 3]
+    assert run("delete", "chat:2")[0] == 0
+    assert registry.list_versions("chat") == [1, 3, 4]
