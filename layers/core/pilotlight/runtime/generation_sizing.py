@@ -135,11 +135,16 @@ class SpeedCurve:
 def fit_exponent(
     speeds: Sequence[GenerationSpeed], get_speed: Callable[[GenerationSpeed], float], default: float
 ) -> float:
-    """Fit the power of the threads to the first and the last measurement; from 0 to 1, since neither helps less."""
+    """Fit the power of the threads to the first and the last measurement.
+
+    More threads are never slower, and never more than so many times as fast: such numbers were measured while others
+    used the machine, and the default counts in their place.
+    """
     first, last = speeds[0], speeds[-1]
     if last.threads <= first.threads:
         return default
-    return min(1.0, max(0.0, log(get_speed(last) / get_speed(first)) / log(last.threads / first.threads)))
+    exponent = log(get_speed(last) / get_speed(first)) / log(last.threads / first.threads)
+    return exponent if 0 < exponent <= 1 else default
 
 
 def build_memory_speed(curve: SpeedCurve, memory_mb: int, architecture: str) -> MemorySpeed:
