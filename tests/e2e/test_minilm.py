@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import httpx2
 import numpy as np
+import openai
 import pytest
 import torch
 from rich.console import Console
@@ -127,3 +128,14 @@ def test_what_belongs_together_is_nearest(url: str) -> None:
     vectors = served(url, texts)
     likeness = vectors @ vectors.T - 2 * np.eye(4)
     assert likeness.argmax(axis=1).tolist() == [2, 3, 0, 1]
+
+
+def test_openais_client_gets_the_same_vectors_and_order_of_documents(url: str) -> None:
+    texts = ["A cat sits on the mat.", "The stock market fell today.", "A kitten rests on a rug."]
+    with openai.OpenAI(base_url=f"{url}/v1", api_key="none") as client:
+        answer = client.embeddings.create(model="minilm", input=texts)
+    np.testing.assert_allclose([one.embedding for one in answer.data], served(url, texts), atol=1e-6)
+    body = {"model": "minilm", "query": texts[0], "documents": texts[1:]}
+    results = httpx2.post(f"{url}/v1/rerank", json=body, timeout=60).json()["results"]
+    assert [one["index"] for one in results] == [1, 0]
+    assert 1 > results[0]["relevance_score"] > results[1]["relevance_score"] > 0
