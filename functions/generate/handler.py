@@ -29,6 +29,7 @@ for reference in PRELOADED_REFERENCES[:1]:  # more would take CPU from the first
     MODEL_MANAGER.load_in_background(reference)
 
 # onnxruntime opens the fetched model while the interpreter imports what the first request needs.
+from functions.generate.decisions_endpoints import DecisionsEndpoints  # noqa: E402
 from functions.generate.embeddings_endpoints import EmbeddingsEndpoints  # noqa: E402
 from functions.generate.messages_endpoints import MessagesEndpoints  # noqa: E402
 from functions.generate.openai_endpoints import OpenAIEndpoints  # noqa: E402
@@ -62,6 +63,7 @@ def build_router(settings: Settings, model_manager: ModelManager) -> Router:
         MessagesEndpoints(service),
         EmbeddingsEndpoints(inference),
         TritonEndpoints(service),
+        DecisionsEndpoints(service, inference),
     )
     return Router(
         {path: verbs for each in endpoints for path, verbs in each.routes().items()},

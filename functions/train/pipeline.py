@@ -27,6 +27,8 @@ from functions.train.export import golden, parity
 from functions.train.export.candidate_search import QuantizationCandidate, select_best_candidate
 from functions.train.export.onnx_export import export_onnx
 from functions.train.export.quantization_search import QuantizationSearch
+from functions.train.language_models.hugging_face_export import build_llama_files
+from functions.train.language_models.trained_decoder import describe_trained_decoder
 from functions.train.models import build, custom
 from functions.train.progress import ProgressReporter
 from functions.train.publish import publish_artifacts
@@ -43,7 +45,7 @@ from pilotlight.contracts.codec import decode_document, encode_document
 from pilotlight.contracts.manifest import ExportParity, Manifest, Precision
 from pilotlight.contracts.metric import format_value
 from pilotlight.contracts.names import ModelReference
-from pilotlight.recipes.schema import CustomOptions, Recipe
+from pilotlight.recipes.schema import CustomOptions, DecoderOptions, Recipe
 from pilotlight.registry.registry import Registry, version_path
 from pilotlight.runtime.golden import GoldenDocument
 from pilotlight.storage.object_store import ObjectStore
@@ -212,12 +214,16 @@ class TrainingPipeline:
         return plot_files
 
     def write_sample(self, network: nn.Module, test: Dataset) -> None:
-        """Record a text by the network if it is a language model."""
+        """Record a text by the network if it is a language model, and the model itself for tools that write texts."""
         if not test.text:
             return
         with self.progress.stage("sample") as write_result:
             generated_text = sample_text(network, test.text.tokenizer, test.inputs[0])
             self.run_folder.write_sample(generated_text)
+            if isinstance(self.recipe.model, DecoderOptions):
+                origin = f"runs/{self.run_folder.run_name}"
+                checkpoint = describe_trained_decoder(network, self.recipe.model, test.text.tokenizer, origin)
+                self.run_folder.write_decoder(build_llama_files(checkpoint))
             write_result(generated_text)
 
     def export(self, network: nn.Module, train: Dataset, graph: Path) -> int:

@@ -7,6 +7,7 @@ factory.py       the source of a custom model
 metrics.jsonl    one line per epoch, so far
 *.png            the learning curves, and the results of the served variant on the test set
 sample.txt       a text by a language model
+decoder/         that model as a folder of Hugging Face, which `pilotlight publish` takes to serve texts
 published.json   the version that came out
 folds.json       the score of each fold of a cross-validation, so far
 checkpoints/     while it is running: see `checkpoint`
@@ -156,6 +157,11 @@ class RunFolder:
     def write_sample(self, text: str) -> None:
         """Write a text by a language model."""
         self._write("sample.txt", text.encode())
+
+    def write_decoder(self, files: Mapping[str, bytes]) -> None:
+        """Write a language model's files, by name, to a folder that other tools read."""
+        for name, content in files.items():
+            self._write(f"decoder/{name}", content)
 
     def record_version(self, reference: ModelReference) -> None:
         """Record the published version."""

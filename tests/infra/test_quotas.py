@@ -100,7 +100,7 @@ def test_parts_of_paths_are_resources_of_an_api() -> None:
 def test_subscriptions_are_counted_by_their_log_group() -> None:
     """CloudWatch takes two of a group; that of the predict function has the promote function's alone."""
     counted = {usage.where: usage.used for usage in quotas.measure_subscriptions(quotas.load("api", "x86_64"))}
-    assert counted == {"PredictLogs": 1}
+    assert counted == {"PredictLogs": 1, "GenerateLogs": 1}
 
 
 def test_a_role_of_many_rights_is_told_with_its_number() -> None:

@@ -64,7 +64,7 @@ class ArchitectureValues:
 def parse_gguf_config(header: GgufHeader, rotary_factors: tuple[float, ...] = ()) -> DecoderConfig:
     """Parse the metadata; `rotary_factors` are those of the file's weights; `UnsupportedError` for other models."""
     architecture = header.metadata.get("general.architecture")
-    if architecture not in FAMILIES:
+    if not isinstance(architecture, str) or architecture not in FAMILIES:
         raise UnsupportedError(
             f"{header.file} is of the architecture {architecture!r}; {', '.join(FAMILIES)} are read."
         )

@@ -30,11 +30,17 @@ def read_gguf_file(file: Path) -> DecoderCheckpoint:
         tokenizer_json=fit_tokenizer_json(build_tokenizer_json(header), str(file), config.vocabulary_size),
         end_tokens=find_end_tokens(header),
         begin_token=find_begin_token(header),
-        chat_template=header.metadata.get(TEMPLATE_KEY),
+        chat_template=read_optional_text(header, TEMPLATE_KEY),
         special_tokens=find_special_tokens(header),
         origin=str(file),
-        licence=header.metadata.get(LICENCE_KEY),
+        licence=read_optional_text(header, LICENCE_KEY),
     )
+
+
+def read_optional_text(header: GgufHeader, key: str) -> str | None:
+    """Read a text of the metadata; None if there is none."""
+    text = header.metadata.get(key)
+    return text if isinstance(text, str) else None
 
 
 def read_rotary_factors(header: GgufHeader) -> tuple[float, ...]:

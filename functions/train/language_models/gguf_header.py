@@ -106,7 +106,7 @@ def read_gguf_header(file: Path) -> GgufHeader:
     for _ in range(value_count):
         key = cursor.read_text()
         metadata[key] = cursor.read_value(*cursor.read_scalars("I"))
-    if metadata.get("split.count", 1) > 1:
+    if metadata.get("split.count", 0) not in (0, 1):
         raise UnsupportedError(
             f"{file} is one of {metadata['split.count']} parts; join them by `llama-gguf-split --merge` first."
         )

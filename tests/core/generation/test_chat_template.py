@@ -112,6 +112,18 @@ def test_several_calls_become_several_answers_where_one_is_taken_at_a_time() -> 
     assert first < prompt.index("<|header|>tool<|body|>3") < second < prompt.index("<|header|>tool<|body|>4")
 
 
+def test_results_follow_their_calls_in_the_order_of_the_calls() -> None:
+    calls = [{"id": f"{i}", "function": {"name": f"f{i}", "arguments": {}}} for i in range(3)]
+    results = [{"role": "tool", "tool_call_id": f"{i}", "content": f"r{i}"} for i in (2, 0)]
+    called: dict[str, Any] = {"role": "assistant", "content": "Hm", "tool_calls": calls}
+    messages = [USER, called, *results, USER]
+    prompt = ChatTemplate(
+        "{% for m in messages %}{% if m.tool_calls | default([]) | length > 1 %}{{ raise_exception('one') }}{% endif %}"
+        "[{{ m.content }}{% for c in m.tool_calls %}{{ c.function.name }}{% endfor %}]{% endfor %}"
+    ).render(messages)
+    assert prompt == "[u][Hmf0][r0][f1][f2][r2][u]"
+
+
 def test_calls_and_results_are_text_where_the_template_has_none() -> None:
     options = CONVERSATIONS["called"]
     prompt = read_template("alternating").render(options["messages"], add_generation_prompt=False)

@@ -123,6 +123,28 @@ def test_drafts_leave_a_consistent_prefix_cache(open_model: OpenModel) -> None:
     assert answer(model, prompt, 20) == expected
 
 
+@pytest.mark.parametrize("choices", [1, 3])
+@pytest.mark.parametrize("prompt_lookup", [False, True])
+def test_answers_that_were_left_change_none_after_them(
+    open_model: OpenModel, choices: int, prompt_lookup: bool
+) -> None:
+    model, fresh = open_model(), open_model(prefix_cache_bytes=0)
+    expected = [answer(fresh, prompt) for prompt in (REPEATING, PROMPT)]
+    for left_after in (0, 1, 2, 5, 9):
+        request = GenerationRequest(
+            prompt=REPEATING,
+            max_tokens=50,
+            sampling=SamplingOptions(seed=left_after),
+            choices=choices,
+            ignore_end=True,
+            prompt_lookup=prompt_lookup,
+        )
+        with model.generate(request) as generation:
+            for _ in range(left_after):
+                next(generation)
+        assert [answer(model, prompt) for prompt in (REPEATING, PROMPT)] == expected
+
+
 def test_an_answer_up_to_the_end_of_the_context_has_all_its_tokens(open_model: OpenModel) -> None:
     model = open_model()
     prompt = (PROMPT * 20)[: model.spec.context_length - 7]

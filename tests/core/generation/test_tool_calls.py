@@ -104,6 +104,14 @@ def test_one_call_at_most_if_they_are_not_parallel() -> None:
     assert not allows(prepare(is_parallel=False), f"{HERMES_CALL}\n{ADD_CALL}")
 
 
+@pytest.mark.parametrize("plan", [prepare(ToolChoice("required", ("add",))), prepare(REQUIRED, "smollm2")])
+def test_a_named_tool_is_called_once_and_so_is_any_by_an_untrained_model(plan: ToolPlan) -> None:
+    constraint = start(plan)
+    for token in PLAIN.encode(ADD_CALL).ids:
+        constraint.accept(token)
+    assert constraint.is_complete
+
+
 def test_no_calls_means_no_tools() -> None:
     plan = prepare(ToolChoice("none"))
     assert plan.constraint is None

@@ -15,13 +15,15 @@ import boto3
 import pytest
 
 from pilotlight.client.client import Client
+from pilotlight.deployment.package import LOCAL_TEMPLATE_FILE
 from tests import fakes
 from tests.conftest import Serial, aws_variables, moto_server
-from tests.e2e.conftest import ROOT, sam
+from tests.e2e.conftest import BUILD, ROOT, sam
 from tests.e2e.front_door.server import ALL_SCOPES, COMMAND, Server, publish_models
 
 START_S = 180  # the SAM CLI's first start builds an image with the layers in it
 BUCKET = "front-door"
+TEMPLATE = BUILD / LOCAL_TEMPLATE_FILE
 
 
 @pytest.fixture(scope="session")
@@ -53,7 +55,16 @@ def local(bridge: str, moto_url: str, tmp_path_factory: pytest.TempPathFactory) 
         port = find_free_port()
         server = Server("sam", f"http://127.0.0.1:{port}", store)
         publish_models(server.registry)
-        command = sam("start-api", "--port", str(port), "--warm-containers", "EAGER", environment=environment)
+        command = sam(
+            "start-api",
+            "--template",
+            str(TEMPLATE),
+            "--port",
+            str(port),
+            "--warm-containers",
+            "EAGER",
+            environment=environment,
+        )
         with running(command, folder) as log:
             await_ready(server, log)
             yield server
@@ -61,7 +72,7 @@ def local(bridge: str, moto_url: str, tmp_path_factory: pytest.TempPathFactory) 
 
 def build_variables(store: str) -> dict[str, dict[str, str]]:
     """The SAM CLI's --env-vars: the store of each function, and what makes the tests short."""
-    names = ("Predict", "Authorize", "Models", "Batch", "Batches", "Drift", "StartTraining", "Promote")
+    names = ("Predict", "Generate", "Authorize", "Models", "Batch", "Batches", "Drift", "StartTraining", "Promote")
     variables = {f"{name}Function": {"PILOTLIGHT_STORE": store} for name in names}
     variables["PredictFunction"] |= {"PILOTLIGHT_ALIAS_SECONDS": "1", "PILOTLIGHT_LARGE_ANSWERS": "on"}
     return variables

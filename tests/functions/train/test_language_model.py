@@ -27,6 +27,7 @@ from functions.train.export import golden
 from functions.train.export.onnx_export import export_onnx
 from functions.train.export.quantization_search import QuantizationSearch
 from functions.train.export.quantize import run_graph
+from functions.train.language_models.checkpoint_source import read_decoder_checkpoint
 from functions.train.pipeline import RunOutcome, run_recipe
 from pilotlight.contracts.manifest import TensorSpec
 from pilotlight.errors import InvalidInputError
@@ -39,6 +40,7 @@ from pilotlight.storage.object_store import ObjectStore, open_store
 from tests.benchmarks.ngram_baseline import KneserNey, measure_baseline, score_ngram_model
 from tests.functions.train.conftest import silence
 from tests.functions.train.training.test_checkpoint import StopAt, assert_same, stopped, trained
+from tests.reference_decoder import ReferenceDecoder
 
 ROOT = Path(__file__).parents[3]
 SMALL = (
@@ -85,6 +87,20 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Written:
     folder = tmp_path_factory.mktemp("language") / "store"
     store = open_store(str(folder))
     return Written(run_recipe(small(), store, silence()), store, folder)
+
+
+def test_the_trained_decoder_is_a_folder_that_is_published_to_write_texts(written: Written, tmp_path: Path) -> None:
+    """It predicts what the version's own graph predicts."""
+    run = f"runs/{written.outcome.run_name}/decoder/"
+    for name in ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"):
+        (tmp_path / name).write_bytes(written.store.get(run + name).data)
+    inputs, _ = written.evaluation()
+    variant = written.outcome.manifest.variants["fp32"]
+    for path in (variant.graph, *variant.weights):
+        (tmp_path / path).write_bytes(written.file(path))
+    expected = run_graph(open_session(str(tmp_path / variant.graph)), inputs[:1])[0]
+    logits = ReferenceDecoder(read_decoder_checkpoint(tmp_path)).compute_logits(inputs[0].tolist())
+    np.testing.assert_allclose(logits, expected, atol=1e-3)
 
 
 def test_each_token_is_answered_by_the_next(sets: Splits) -> None:

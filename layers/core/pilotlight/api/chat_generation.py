@@ -84,6 +84,7 @@ class GrammarFormat(Struct, frozen=True, tag="grammar"):
 
 OutputFormat = JsonFormat | RegexFormat | ChoiceFormat | GrammarFormat
 ToolChoice = Literal["auto", "none", "required"] | NamedTool
+ANSWER_MARGIN_S = 0.5  # between the last token and the deadline, for the last frames to be written
 EMPTY_PARAMETERS: dict[str, Any] = {"type": "object", "properties": {}}
 
 
@@ -224,6 +225,8 @@ class ChatGeneration:
             else:
                 yield ContentDelta(delta.choice, part.text, tokens, scores)
                 tokens, scores = (), ()
+        if tokens or scores:  # of text that is held back, or is part of a call
+            yield ContentDelta(delta.choice, "", tokens, scores)
 
     def _end_choice(self, end: ChoiceEnd) -> Iterator[ChatEvent]:
         """Yield what was held back, and the end with its reason: `tool_calls` where whole calls were made."""
@@ -367,5 +370,5 @@ def build_generation_request(
         top_logprobs=conversation.top_logprobs,
         constraint=plan.constraint,
         prompt_lookup=conversation.prompt_lookup,
-        deadline=deadline,
+        deadline=deadline - ANSWER_MARGIN_S,
     )

@@ -137,9 +137,7 @@ ROUTES: tuple[Route, ...] = (
     Route("GET", "/version", PREDICT, "infer", "The version of the server.", TEXT),
     # Language models, in the shapes of OpenAI's and Anthropic's APIs.
     Route("GET", "/v1/models", GENERATE, "infer", "The models that these routes may name.", "LanguageModelList"),
-    Route(
-        "GET", "/v1/models/{model}", GENERATE, "infer", "One model, with its context length.", "LanguageModelObject"
-    ),
+    Route("GET", "/v1/models/{model}", GENERATE, "infer", "One model, with its context length.", "LanguageModelObject"),
     Route(
         "POST",
         "/v1/chat/completions",
@@ -149,9 +147,7 @@ ROUTES: tuple[Route, ...] = (
         "ChatCompletion",
         "ChatCompletionBody",
     ),
-    Route(
-        "POST", "/v1/completions", GENERATE, "infer", "The continuation of a text.", "Completion", "CompletionBody"
-    ),
+    Route("POST", "/v1/completions", GENERATE, "infer", "The continuation of a text.", "Completion", "CompletionBody"),
     Route("POST", "/v1/responses", GENERATE, "infer", "A response to a conversation, stateless.", body="Object"),
     Route("POST", "/v1/messages", GENERATE, "infer", "The next message, in Anthropic's shape.", body="Object"),
     Route(

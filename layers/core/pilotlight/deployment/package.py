@@ -21,6 +21,12 @@ RUNTIME_PYTHON = "python3.13"  # Lambda's
 BUILD_IMAGE = "public.ecr.aws/sam/build-python3.13:latest-{architecture}"  # SAM's, which it has run by then
 BUILD_FOLDER = Path(".aws-sam", "build")
 TEMPLATE_FILE = "template.yaml"
+# The package for `sam local`: the SAM CLI 1.170 finds no function behind the address of a route that streams
+# (aws/aws-sam-cli#9028), so these templates have the other address, and the function answers in one piece there.
+LOCAL_TEMPLATE_FILE, LOCAL_API_FILE = "local.yaml", "local-api.yaml"
+INCLUDED_API = "../../infra/api.yaml"  # by the built template
+STREAMED_ADDRESS = ("2021-11-15/functions/", "/response-streaming-invocations")
+WHOLE_ADDRESS = ("2015-03-31/functions/", "/invocations")
 LAYERS = ("DepsLayer", "CoreLayer", "GenerationLayer")
 MAX_LAYER_MB = 250  # of a function, by Lambda, with its own code
 COMPILE = ("-m", "compileall", "-q", "--invalidation-mode", "unchecked-hash")
@@ -59,6 +65,7 @@ class PackageBuilder:
         tell(f"Building for {self.architecture} {where}.")
         self._run(self._list_build_words())
         narrow_templates(self.folder, self.architecture)
+        write_local_templates(self.folder, self.checkout / "infra" / "api.yaml")
         self._run(self._list_compile_words())
         tell(describe_size(self.folder))
         self._run([self.sam, "validate", "--lint"], AWS_DEFAULT_REGION="us-east-1")  # any: it only reads the template
@@ -122,6 +129,23 @@ def narrow_templates(folder: Path, architecture: str) -> None:
                 f"{path} has no parameter Architecture; `sam build` writes it otherwise than it did."
             )
         write_atomically(path, narrow_architecture(text, architecture))
+
+
+def write_local_templates(folder: Path, api: Path) -> None:
+    """Write the template for `sam local` beside that of a built package, with the document of the API that it includes.
+
+    Raises `UnavailableError` if the built template does not include the document.
+    """
+    template = (folder / TEMPLATE_FILE).read_text()
+    if INCLUDED_API not in template:
+        raise UnavailableError(
+            f"{folder / TEMPLATE_FILE} does not include {INCLUDED_API}; `sam build` writes it otherwise."
+        )
+    write_atomically(folder / LOCAL_TEMPLATE_FILE, template.replace(INCLUDED_API, LOCAL_API_FILE))
+    text = api.read_text()
+    for streamed, whole in zip(STREAMED_ADDRESS, WHOLE_ADDRESS, strict=True):
+        text = text.replace(streamed, whole)
+    write_atomically(folder / LOCAL_API_FILE, text.replace("responseTransferMode: STREAM, ", ""))
 
 
 def narrow_architecture(template: str, architecture: str) -> str:

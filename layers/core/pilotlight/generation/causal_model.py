@@ -75,9 +75,10 @@ class CausalModel:
         cache.reserve(longest)
         with self._running:
             self._bind(cache, (rows, count, keep))
-            self._tokens[:] = tokens
-            self._ends[:] = ends - 1
-            self._longest[...] = longest
+        self._tokens[:] = tokens
+        self._ends[:] = ends - 1
+        self._longest[...] = longest
+        with self._running:
             self._native.run_with_iobinding(self._binding)
         cache.lengths[:] = ends
         return self._logits
@@ -116,9 +117,11 @@ class CausalModel:
         if self._binding is None:
             self._binding = self._native.io_binding()
         if shape != self._bound_shape:
+            self._bound_shape = None  # unless all of them are bound
             self._bind_buffers(*shape)
             self._bound_shape = shape
         if (cache.serial, cache.rows) != self._bound_cache:
+            self._bound_cache = None
             self._bind_cache(cache)
             self._bound_cache = cache.serial, cache.rows
 

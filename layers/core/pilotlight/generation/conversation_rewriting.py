@@ -53,11 +53,12 @@ def wrap_content(message: Message) -> Message:
 
 def find_lost_text(messages: Sequence[Mapping[str, Any]], prompt: str) -> str | None:
     """Return a text of a system message that the prompt does not have, or None."""
-    for message in messages:
-        if message.get("role") in SYSTEM_ROLES:
-            for text in _list_texts(message.get("content")):
-                if text.strip() not in prompt:
-                    return text.strip()
+    texts = [text.strip() for m in messages if m.get("role") in SYSTEM_ROLES for text in _list_texts(m.get("content"))]
+    place = 0
+    for text in texts:  # found one behind the other, so that many texts do not take time by the square of their number
+        if (found := prompt.find(text, place)) < 0 and (found := prompt.find(text)) < 0:
+            return text
+        place = found
     return None
 
 
@@ -84,16 +85,19 @@ def shorten_call_ids(messages: list[Message]) -> list[Message]:
 
 
 def split_calls(messages: list[Message]) -> list[Message]:
-    """Write an answer of several calls as several answers, each with its result behind it."""
+    """Write an answer of several calls as several answers, each with its results behind it."""
+    ids = {_read_id(call) for message in messages if len(calls := _list_calls(message)) > 1 for call in calls}
+    results: dict[object, list[Message]] = {}
+    for message in messages:
+        if (identifier := _read_result_id(message)) in ids:
+            results.setdefault(identifier, []).append(message)
     split: list[Message] = []
     for message in messages:
-        calls = message.get("tool_calls")
-        if isinstance(calls, list) and len(calls) > 1:
-            split += [{**message, "content": "", "tool_calls": [call]} for call in calls]
-            split[-len(calls)]["content"] = message.get("content", "")
-        elif message.get("role") == "tool" and (place := _find_call(split, message)) is not None:
-            split.insert(place + 1, message)
-        else:
+        if len(calls := _list_calls(message)) > 1:
+            for i, call in enumerate(calls):
+                content = message.get("content", "") if i == 0 else ""
+                split += [{**message, "content": content, "tool_calls": [call]}, *results.pop(_read_id(call), [])]
+        elif _read_result_id(message) not in ids:
             split.append(message)
     return split
 
@@ -164,17 +168,21 @@ def _parse_call(call: object) -> object:
     return {**call, "function": {**function, "arguments": arguments}}  # type: ignore[dict-item]  # `call` is a dict
 
 
-def _find_call(messages: list[Message], result: Message) -> int | None:
-    """Return the place of the call that a result answers."""
-    for place in reversed(range(len(messages))):
-        calls = messages[place].get("tool_calls")
-        if isinstance(calls, list) and any(_read_id(call) == result.get("tool_call_id") for call in calls):
-            return place
-    return None
+def _list_calls(message: Message) -> list[Any]:
+    calls = message.get("tool_calls")
+    return calls if isinstance(calls, list) else []
 
 
-def _read_id(call: object) -> object:
-    return call.get("id") if isinstance(call, dict) else None
+def _read_id(call: object) -> str:
+    """Return a call's id; calls without one share the empty one."""
+    identifier = call.get("id") if isinstance(call, dict) else None
+    return identifier if isinstance(identifier, str) else ""
+
+
+def _read_result_id(message: Message) -> str | None:
+    """Return the id of the call that a message answers, or None if it answers none."""
+    identifier = message.get("tool_call_id", "")
+    return identifier if message.get("role") == "tool" and isinstance(identifier, str) else None
 
 
 def _shorten_ids(message: Message) -> Message:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from pilotlight.contracts.decoder import DecoderSpec
 from pilotlight.errors import ContextLengthError, InvalidInputError, LimitExceededError
 from pilotlight.generation.batch_decoding import BatchDecoding, IndexedEvent
-from pilotlight.generation.causal_model import CausalModel
+from pilotlight.generation.causal_model import CausalModel, compute_logprobs
 from pilotlight.generation.prefix_cache import PrefixCache
 from pilotlight.generation.request import GenerationEvent, GenerationRequest, TokenUsage
 from pilotlight.generation.request_decoding import RequestDecoding
@@ -138,6 +138,19 @@ class LanguageModel:
     def cached_bytes(self) -> int:
         """The memory of the keys and values that are kept from earlier requests, in bytes."""
         return self._prefix_cache.byte_count
+
+    def score_next(self, prompt: Sequence[int], tokens: Sequence[int]) -> npt.NDArray[np.float64]:
+        """Compute the natural logarithm of the probability that each of these tokens follows the prompt."""
+        check_prompt(prompt, self.spec)
+        self._acquire()
+        try:
+            logits = self._model.prefill(self._model.create_cache(capacity=len(prompt)), prompt)
+            if logits is None:
+                raise InvalidInputError("The prompt is empty; send at least one token.")
+            rows = np.broadcast_to(logits, (len(tokens), len(logits)))
+            return compute_logprobs(rows, np.asarray(tokens))
+        finally:
+            self._lock.release()
 
     def release_cache(self) -> None:
         """Give back the memory of all keys and values, unless a generation uses it: for a model that is idle."""

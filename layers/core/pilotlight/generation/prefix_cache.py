@@ -1,7 +1,8 @@
 """The keys and values of the last sequences, in warm memory: a prompt that begins as one did starts where they part.
 
 A conversation's next turn repeats all turns before it, and all conversations of an application begin with its
-instructions.
+instructions. What an answer left behind was computed one token at a time, so that with quantized weights the next
+turn's logits may differ in the third digit from those of a prompt that is run as a whole, see `causal_model`.
 """
 
 from collections.abc import Sequence

@@ -72,7 +72,8 @@ class GenerationRequest(Struct, frozen=True, kw_only=True):
     ignore_end: bool = False  # whether end tokens are ordinary ones
     top_logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None  # alternatives for each token; None: no logprobs
     constraint: ConstraintFactory | None = None
-    prompt_lookup: bool = False  # drafts tokens from the prompt; the text may differ from plain decoding's
+    # Drafts tokens from the prompt, if there is one choice or all are the same; its text may not be plain decoding's.
+    prompt_lookup: bool = False
     deadline: float = inf  # on time.monotonic's clock
 
 

@@ -14,6 +14,7 @@ from pilotlight.generation.key_value_cache import FloatArray
 from pilotlight.generation.request import BoolArray, SamplingOptions
 
 IntArray = npt.NDArray[np.int64]
+BLOCK_TOKENS = 512
 SAFE_SHARE = 0.99  # for rounding
 SEED_MASK = (1 << 64) - 1  # a seed may be negative, which numpy refuses
 
@@ -44,10 +45,8 @@ class Sampler:
         options = self._options
         if options.temperature == 0.0:
             return int(adjusted.argmax())  # the lowest id of equal ones
-        tokens, probabilities = truncate(adjusted, options)
-        sums = probabilities.cumsum(dtype=np.float64)
-        place = int(sums.searchsorted(self._random.random() * sums[-1], side="right"))
-        place = min(place, len(sums) - 1)
+        tokens, weights = truncate(adjusted, options)
+        place = find_place(weights, self._random.random())
         return place if tokens is None else int(tokens[place])
 
     def accept(self, token: int) -> None:
@@ -116,6 +115,24 @@ def truncate(logits: FloatArray, options: SamplingOptions) -> tuple[IntArray | N
         places = np.flatnonzero(weights >= options.min_p)  # the likeliest token's weight is 1
         tokens, weights = places if tokens is None else tokens[places], weights[places]
     return tokens, weights
+
+
+def find_place(weights: FloatArray, share: float) -> int:
+    """Find where the sum of the weights reaches a share of their total, which is 0 to 1.
+
+    Blocks are added up first, since adding up 150,000 numbers one by one takes 2 ms.
+    """
+    sums = np.add.reduceat(weights, np.arange(0, len(weights), BLOCK_TOKENS)).cumsum(dtype=np.float64)
+    rest = share * sums[-1]
+    block = find_step(sums, rest)
+    rest -= sums[block - 1] if block else 0.0
+    start = block * BLOCK_TOKENS
+    return start + find_step(weights[start : start + BLOCK_TOKENS].cumsum(dtype=np.float64), rest)
+
+
+def find_step(sums: npt.NDArray[np.float64], value: float) -> int:
+    """Find the first place whose sum is above a value; at most that which makes the sum whole, whatever was rounded."""
+    return int(min(sums.searchsorted(value, side="right"), sums.searchsorted(sums[-1])))
 
 
 def find_greatest(values: FloatArray, count: int) -> IntArray:

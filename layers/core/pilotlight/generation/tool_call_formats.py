@@ -15,6 +15,7 @@ Hermes; see `tool_prompt`.
 
 from collections.abc import Sequence
 
+import msgspec
 from msgspec import Struct
 
 from pilotlight.generation.constraints import WHITESPACE, ConstraintCompiler, quote_literal, write_schema
@@ -37,6 +38,8 @@ class ToolCallFormat(Struct, frozen=True, kw_only=True):
 
 
 HERMES = ToolCallFormat(opening="<tool_call>", before="\n", after="\n", closing="</tool_call>")
+# For models that were not trained to call tools: these do not know when to stop, and would call until the length ends.
+UNTRAINED = msgspec.structs.replace(HERMES, is_single=True)
 HERMES_LIST = ToolCallFormat(opening="<tool_call>", closing="</tool_call>", is_list=True)
 LLAMA = ToolCallFormat(opening="<|python_tag|>", arguments_key="parameters", is_bare=True, is_single=True)
 MISTRAL = ToolCallFormat(opening="[TOOL_CALLS]", is_list=True, has_short_ids=True)

@@ -1,5 +1,6 @@
 """Calls of tools from beginning to end: into the prompt, forced valid while they are written, and out of the text."""
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -10,7 +11,7 @@ from pilotlight.generation.chat_template import ChatTemplate
 from pilotlight.generation.constraints import ConstraintCompiler, write_schema
 from pilotlight.generation.request import ConstraintFactory
 from pilotlight.generation.tool_call_formats import (
-    HERMES,
+    UNTRAINED,
     ToolCallFormat,
     detect_format,
     write_grammar,
@@ -44,18 +45,19 @@ def prepare_tool_use(
 ) -> ToolPlan:
     """Prepare prompt, constraint and parser for the tools that a request offers, which may be none.
 
-    With `answer_schema`, an answer that calls no tool is JSON of that schema. Raise InvalidInputError if the choice
+    A tool that alone is named is called once at most, as is any by a model that was not trained for tools. With
+    `answer_schema`, an answer that calls no tool is JSON of that schema. Raise InvalidInputError if the choice
     names a tool that there is not, or if a strict tool's schema cannot be held to.
     """
     _check_names(tools, choice)
     offered = () if choice.mode == "none" else tools
     allowed = [tool for tool in offered if not choice.names or tool.name in choice.names]
     known = detect_format(template.text) if template.takes_tools else None
-    form = known or HERMES
+    form = known or UNTRAINED
     return ToolPlan(
         prepare_messages=(lambda messages: messages) if known else (lambda messages: write_tools(messages, offered)),
         template_tools=[tool.describe() for tool in offered] if known and offered else None,
-        constraint=_compile(form, allowed, choice, compiler, is_parallel, answer_schema),
+        constraint=_compile(form, allowed, choice, compiler, is_parallel and len(choice.names) != 1, answer_schema),
         create_stream=lambda: ToolCallStream(form, [tool.name for tool in allowed], is_forced=bool(allowed)),
     )
 
@@ -63,8 +65,9 @@ def prepare_tool_use(
 def _check_names(tools: Sequence[Tool], choice: ToolChoice) -> None:
     """Check that tools can be told apart, and that those exist which the choice names."""
     names = [tool.name for tool in tools]
-    if repeated := sorted({name for name in names if names.count(name) > 1}):
-        raise InvalidInputError(f"Several tools have the name {repeated[0]!r}; names are unique.")
+    (name, uses), *_ = Counter(names).most_common(1) or [("", 0)]
+    if uses > 1:
+        raise InvalidInputError(f"Several tools have the name {name!r}; names are unique.")
     if unknown := [name for name in choice.names if name not in names]:
         raise InvalidInputError(f"tool_choice names {unknown[0]!r}, and the tools are {', '.join(names) or 'none'}.")
     if choice.mode == "required" and not tools:

@@ -151,6 +151,7 @@ def test_a_damaged_header_is_refused_or_read_but_never_fails_otherwise(whole_fil
         ({"metadata": {"llama.rope.dimension_count": 8}}, UnsupportedError, r"rotates 8 of a head's 16 values"),
         ({"metadata": {"llama.rope.scaling.type": "new"}}, UnsupportedError, r"the rope\.scaling\.type 'new'"),
         ({"metadata": {"llama.rope.scaling.yarn_beta_fast": 8.0}}, UnsupportedError, r"yarn_beta_fast, which is not"),
+        ({"metadata": {"split.count": "three"}}, UnsupportedError, r"one of three parts"),
         ({"metadata": {"split.count": 3}}, UnsupportedError, r"one of 3 parts; join them"),
     ],
 )
