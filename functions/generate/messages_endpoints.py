@@ -4,7 +4,8 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from functions.generate.opened_model import answer_with_model
-from pilotlight.api.chat_generation import ChatGeneration, Conversation, count_prompt_tokens, prepare_chat
+from pilotlight.api.chat_generation import ChatGeneration, count_prompt_tokens, prepare_chat
+from pilotlight.api.conversation import Conversation
 from pilotlight.api.generation_errors import describe_anthropic_error
 from pilotlight.api.http import Request, Response, StreamedResponse
 from pilotlight.api.json_bodies import decode_json_body

@@ -12,7 +12,8 @@ from urllib.parse import unquote
 from functions.generate.opened_model import answer_with_model
 from pilotlight.api import chat_answers, chat_completions, language_models, text_completions
 from pilotlight.api.chat_answers import AnswerHead, AnswerOptions
-from pilotlight.api.chat_generation import Conversation, prepare_chat
+from pilotlight.api.chat_generation import prepare_chat
+from pilotlight.api.conversation import Conversation
 from pilotlight.api.generation_fields import check_token_ids
 from pilotlight.api.http import Request, Response, StreamedResponse
 from pilotlight.api.json_bodies import decode_json_body

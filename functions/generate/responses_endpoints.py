@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING
 
 from functions.generate.openai_endpoints import with_codes
 from functions.generate.opened_model import answer_with_model
-from pilotlight.api.chat_generation import ChatGeneration, Conversation, prepare_chat
+from pilotlight.api.chat_generation import ChatGeneration, prepare_chat
+from pilotlight.api.conversation import Conversation
 from pilotlight.api.http import Request, Response, StreamedResponse
 from pilotlight.api.json_bodies import decode_json_body
 from pilotlight.api.responses_events import Event, ResponseWriter, create_response, write_response

@@ -212,7 +212,8 @@ def test_a_tool_that_must_be_called_is_called(client: openai.OpenAI, choice: Any
         model="flat", messages=HELLO, tools=[WEATHER], tool_choice=choice, seed=5, parallel_tool_calls=False
     )
     assert answer.choices[0].finish_reason == "tool_calls"
-    (call,) = answer.choices[0].message.tool_calls or ()
+    assert answer.choices[0].message.tool_calls is not None
+    (call,) = answer.choices[0].message.tool_calls
     assert call.type == "function"
     assert call.function.name == "get_weather"
     assert set(json.loads(call.function.arguments)) == {"city"}
@@ -223,10 +224,12 @@ def test_a_streamed_call_is_the_plain_one(client: openai.OpenAI) -> None:
         "model": "flat", "messages": HELLO, "tools": [WEATHER], "tool_choice": "required", "seed": 5,
         "parallel_tool_calls": False,
     }  # fmt: skip
-    (plain,) = client.chat.completions.create(**fields).choices[0].message.tool_calls or ()
+    calls: Any = client.chat.completions.create(**fields).choices[0].message.tool_calls
+    (plain,) = calls
     assert plain.type == "function"
     with client.chat.completions.stream(**fields) as stream:
-        (streamed,) = stream.get_final_completion().choices[0].message.tool_calls or ()
+        calls = stream.get_final_completion().choices[0].message.tool_calls
+    (streamed,) = calls
     assert streamed.function.arguments == plain.function.arguments
 
 
@@ -279,7 +282,7 @@ def test_a_model_that_cannot_answer_is_told(
 ) -> None:
     for stream in (False, True):
         with pytest.raises(kind) as refused:
-            client.chat.completions.create(model=name, messages=HELLO, stream=stream)  # type: ignore[call-overload]
+            client.chat.completions.create(model=name, messages=HELLO, stream=stream)
         assert refused.value.code == code
 
 
@@ -290,7 +293,7 @@ def test_a_model_of_another_kind_names_its_route(client: openai.OpenAI) -> None:
 
 def test_completions_continue_texts_and_tokens(client: openai.OpenAI) -> None:
     for prompt in ("Where?", [87, 104], ["a", "b"]):
-        answer = client.completions.create(model="chat", prompt=prompt)  # type: ignore[arg-type]
+        answer = client.completions.create(model="chat", prompt=prompt)
         assert {choice.text for choice in answer.choices} == {"Paris is the capital."}
     scored = client.completions.create(model="chat", prompt="Where?", logprobs=2, temperature=0)
     logprobs = scored.choices[0].logprobs

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from pilotlight.api.chat_generation import ContentDelta, ToolCallDelta
+from pilotlight.api.conversation import ContentDelta, ToolCallDelta
 
 
 class MarkReader:

@@ -8,7 +8,7 @@ import pytest
 
 from functions.generate.messages_endpoints import MessagesEndpoints
 from pilotlight.api import chat_generation
-from pilotlight.api.chat_generation import OutputPlan
+from pilotlight.api.conversation import OutputPlan
 from pilotlight.api.generation_errors import choose_error_formatter
 from tests.endpoint_transport import FakeGenerationService, build_transport
 from tests.fake_language_model import FakeLanguageModel

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from functions.generate.openai_endpoints import OpenAIEndpoints
 from pilotlight.api import chat_generation
-from pilotlight.api.chat_generation import OutputPlan
+from pilotlight.api.conversation import OutputPlan
 from pilotlight.api.openai_errors import to_openai_error
 from tests.endpoint_transport import FakeGenerationService, build_transport
 from tests.fake_language_model import BEGIN_TOKEN, FakeLanguageModel

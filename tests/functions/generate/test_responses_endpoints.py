@@ -11,7 +11,7 @@ from openai.types.responses import Response, ResponseFunctionToolCall, ResponseO
 
 from functions.generate.responses_endpoints import ResponsesEndpoints
 from pilotlight.api import chat_generation
-from pilotlight.api.chat_generation import ContentDelta, OutputPlan, ToolCallDelta
+from pilotlight.api.conversation import ContentDelta, OutputPlan, ToolCallDelta
 from pilotlight.api.openai_errors import to_openai_error
 from tests.endpoint_transport import FakeGenerationService, build_transport
 from tests.fake_language_model import FakeLanguageModel

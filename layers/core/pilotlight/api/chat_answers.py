@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 
 from msgspec import UNSET, Struct, UnsetType
 
-from pilotlight.api.chat_generation import ChatEvent, ChatGeneration, ContentDelta, MessageEnd, ToolCallDelta
+from pilotlight.api.chat_generation import ChatGeneration
+from pilotlight.api.conversation import ChatEvent, ContentDelta, MessageEnd, ToolCallDelta
 from pilotlight.api.openai_errors import describe_error
 from pilotlight.api.router import get_status_code
 from pilotlight.api.schemas import chat as schemas

@@ -7,7 +7,7 @@ never a silent end, which clients would take for success.
 
 from typing import TYPE_CHECKING, Any
 
-from pilotlight.api.chat_generation import Conversation
+from pilotlight.api.conversation import Conversation
 from pilotlight.api.generation_fields import (
     build_sampling,
     build_stop_strings,

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from msgspec import Struct
 
-from pilotlight.api.chat_generation import Conversation, Message, encode_prompt, render_prompt
+from pilotlight.api.chat_generation import encode_prompt, render_prompt
+from pilotlight.api.conversation import Conversation, Message
 from pilotlight.api.responses_request import join_parts, translate_items
 from pilotlight.api.schemas.decisions import (
     ChoiceAnswer,

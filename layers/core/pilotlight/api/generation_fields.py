@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from pilotlight.api.chat_generation import ChoiceFormat, GrammarFormat, JsonFormat, OutputFormat, RegexFormat
+from pilotlight.api.conversation import ChoiceFormat, GrammarFormat, JsonFormat, OutputFormat, RegexFormat
 from pilotlight.api.openai_errors import UNSUPPORTED
 from pilotlight.api.schemas.chat import GenerationFields, JsonObject, ResponseFormat, StructuredOutputs
 from pilotlight.errors import FieldError

@@ -4,7 +4,8 @@ from collections.abc import Iterable
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from pilotlight.api.chat_generation import Conversation, encode_prompt, render_prompt
+from pilotlight.api.chat_generation import encode_prompt, render_prompt
+from pilotlight.api.conversation import Conversation
 from pilotlight.api.openai_chat_messages import build_messages, build_tools
 from pilotlight.api.schemas.chat import (
     DetokenizeBody,

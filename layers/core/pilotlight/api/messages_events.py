@@ -14,7 +14,8 @@ from typing import Any
 
 import msgspec
 
-from pilotlight.api.chat_generation import ChatEvent, ChatGeneration, ContentDelta, MessageEnd, ToolCallDelta
+from pilotlight.api.chat_generation import ChatGeneration
+from pilotlight.api.conversation import ChatEvent, ContentDelta, MessageEnd, ToolCallDelta
 from pilotlight.api.schemas.messages import (
     AnswerBlock,
     MessageObject,

@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 
-from pilotlight.api.chat_generation import Conversation, FunctionTool, JsonFormat, Message, NamedTool, ToolChoice
+from pilotlight.api.conversation import Conversation, FunctionTool, JsonFormat, Message, NamedTool, ToolChoice
 from pilotlight.api.openai_chat_messages import PART_SEPARATOR
 from pilotlight.api.schemas.messages import (
     ContentBlock,

@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 
-from pilotlight.api.chat_generation import FunctionTool, NamedTool, ToolChoice
+from pilotlight.api.conversation import FunctionTool, NamedTool, ToolChoice
 from pilotlight.api.openai_errors import UNSUPPORTED
 from pilotlight.api.schemas.chat import ChatMessage, ContentPart, NamedToolChoice, ToolCall, ToolDefinition
 from pilotlight.errors import FieldError

@@ -6,7 +6,7 @@ Only conversations with tools or a format need this module, which loads the comp
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from pilotlight.api.chat_generation import (
+from pilotlight.api.conversation import (
     ChoiceFormat,
     ContentDelta,
     Conversation,

@@ -6,7 +6,7 @@ Nothing is kept between requests, so whatever refers to an earlier response is r
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from pilotlight.api.chat_generation import (
+from pilotlight.api.conversation import (
     Conversation,
     FunctionTool,
     JsonFormat,

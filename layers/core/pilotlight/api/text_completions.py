@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 from msgspec import UNSET, Struct, UnsetType
 
 from pilotlight.api.chat_answers import AnswerHead, build_usage, write_error
-from pilotlight.api.chat_generation import ANSWER_MARGIN_S, Conversation, compute_max_tokens, encode_prompt, plan_output
+from pilotlight.api.chat_generation import ANSWER_MARGIN_S, compute_max_tokens, encode_prompt, plan_output
+from pilotlight.api.conversation import Conversation
 from pilotlight.api.generation_fields import (
     build_sampling,
     build_stop_strings,

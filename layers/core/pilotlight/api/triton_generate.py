@@ -6,7 +6,8 @@ from typing import Any
 import msgspec
 from msgspec import UNSET
 
-from pilotlight.api.chat_generation import ChatGeneration, ContentDelta, Conversation, MessageEnd
+from pilotlight.api.chat_generation import ChatGeneration
+from pilotlight.api.conversation import ContentDelta, Conversation, MessageEnd
 from pilotlight.api.schemas.triton_generate import GenerateBody, GenerateParameters, GenerateResult
 from pilotlight.api.text_completions import DEFAULT_MAX_TOKENS
 from pilotlight.generation.request import SamplingOptions
