@@ -80,7 +80,7 @@ CHAT_NAMES = (
     "audio", "functions",
 )  # fmt: skip
 COMPLETION_NAMES = ("logprobs", "best_of", "suffix", "add_special_tokens")
-COMMON = dict.fromkeys(COMMON_NAMES, ANY_FIELD)
+COMMON: dict[str, st.SearchStrategy[Any]] = dict.fromkeys(COMMON_NAMES, ANY_FIELD)
 COMMON |= {
     "stream": st.booleans(),
     "stream_options": st.none() | st.just({"include_usage": True}) | JSON_VALUES,
