@@ -27,12 +27,12 @@ def build_embeddings(steps: EmbeddingPostprocessing, graph_output: Array, mask: 
 
 def normalise(embeddings: Array) -> Array:
     """Divide each vector by its length; zeros stay zeros."""
-    return embeddings / np.maximum(np.linalg.norm(embeddings, axis=-1, keepdims=True), MIN_NORM)
+    return np.asarray(embeddings / np.maximum(np.linalg.norm(embeddings, axis=-1, keepdims=True), MIN_NORM))
 
 
 def shorten_embeddings(steps: EmbeddingPostprocessing, embeddings: Array, dimensions: int) -> Array:
     """Keep the first numbers of each vector, and bring it to length 1 again if it had it."""
-    shortened = embeddings[..., :dimensions]
+    shortened: Array = embeddings[..., :dimensions]
     return normalise(shortened) if steps.normalise else shortened
 
 
