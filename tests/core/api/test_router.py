@@ -52,7 +52,7 @@ def test_unknown_routes_name_the_known_ones() -> None:
 
 @pytest.mark.parametrize("kind", ERRORS)
 def test_every_error_of_ours_has_a_status(kind: type[errors.PilotlightError]) -> None:
-    known = kind is errors.PilotlightError or get_status_code(kind("x")) != 500
+    known = kind is errors.PilotlightError or get_status_code(kind.__new__(kind, "x")) != 500
     assert known
     assert answer({"resource": "/fails"}, kind("what to do")) == (get_status_code(kind("x")), {"error": "what to do"})
 
