@@ -13,7 +13,7 @@ from pilotlight.api.messages_events import Event, MessageWriter, write_message
 from pilotlight.api.messages_request import build_conversation, build_prompt
 from pilotlight.api.router import SERVER_ERROR, Answer, Routes, get_status_code
 from pilotlight.api.schemas.messages import CountTokensBody, MessagesBody, TokenCount
-from pilotlight.api.server_sent_events import HEADERS, EventStream, encode_event
+from pilotlight.api.server_sent_events import HEADERS, ServerSentEvents, encode_event
 from pilotlight.api.stream_failures import tell_failure
 from pilotlight.errors import PilotlightError
 
@@ -62,7 +62,7 @@ def answer_message(
     generation = prepare_chat(opened.language_model, conversation, request.trace, opened.generate)
     writer = MessageWriter(body.model, generation.usage)
     if body.stream:
-        return StreamedResponse(200, EventStream(encode_frames(writer, generation), generation.close), HEADERS)
+        return StreamedResponse(200, ServerSentEvents(encode_frames(writer, generation), generation.close), HEADERS)
     try:
         for _ in write_message(writer, generation):
             pass

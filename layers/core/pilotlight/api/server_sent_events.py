@@ -15,7 +15,7 @@ def encode_event(content: Any, name: str = "") -> bytes:  # noqa: ANN401 - anyth
     return b"event: " + name.encode() + b"\n" + data if name else data
 
 
-class EventStream(Iterator[bytes]):
+class ServerSentEvents(Iterator[bytes]):
     """The frames of an answer; closing it tells what makes them that nobody reads on, even before the first frame.
 
     A generator alone would not: closed before its first frame, it never runs its `finally`.
@@ -25,7 +25,7 @@ class EventStream(Iterator[bytes]):
         self._frames = frames
         self._close = close
 
-    def __iter__(self) -> "EventStream":
+    def __iter__(self) -> "ServerSentEvents":
         return self
 
     def __next__(self) -> bytes:
