@@ -15,7 +15,7 @@ UNCHECKED = 1  # PEP 552
 ELF, MACHINES = b"\x7fELF", {"x86_64": 62, "arm64": 183}  # e_machine (System V ABI)
 STACK = template.load_stack(ROOT / "template.yaml", {"Auth": "jwt"})  # the mode that has all functions
 HANDLERS = {name: function.handler for name, function in STACK.functions.items()}
-LAYERED = [name for name, function in STACK.functions.items() if len(function.python_path) == 3]  # with the deps layer
+LAYERS = ("CoreLayer", "DepsLayer", "GenerationLayer")
 RESOLVED = ("ModelsFunction", "BatchesFunction", "StartTrainingFunction")  # by Powertools and pydantic
 IMPORT = """
 import importlib, sys
@@ -28,7 +28,8 @@ print(*sorted({name.split(".")[0] for name in sys.modules}))
 
 @pytest.mark.parametrize("function", HANDLERS)
 def test_the_handler_imports_from_the_build(function: str) -> None:
-    layers = ["CoreLayer", "DepsLayer"] if function in LAYERED else ["CoreLayer"]
+    used = {path.name for path in STACK.functions[function].python_path}  # the folders of its layers, among others
+    layers = [layer for layer in LAYERS if layer.removesuffix("Layer").lower() in used]
     paths = [next(BUILD.rglob(function)), *(BUILD / layer / "python" for layer in layers)]
     command = ["python3.13", "-I", "-S", "-c", IMPORT, HANDLERS[function], *map(str, paths)]
     tokens = {"PILOTLIGHT_ISSUER": "https://issuer.example.com", "PILOTLIGHT_AUDIENCE": "pilotlight"}
@@ -53,7 +54,16 @@ def test_images_and_texts_are_read_by_the_build() -> None:
     assert found.returncode == 0, found.stderr
 
 
-@pytest.mark.parametrize("layer", ["CoreLayer", "DepsLayer"])
+def test_language_models_are_read_by_the_build() -> None:
+    modules = "chat_template, constraints, language_model"
+    code = f"import sys; sys.path[:0] = sys.argv[1:]; from pilotlight.generation import {modules}"
+    paths = [BUILD / layer / "python" for layer in LAYERS]
+    command = ["python3.13", "-I", "-S", "-B", "-c", code, *map(str, paths)]
+    found = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert found.returncode == 0, found.stderr
+
+
+@pytest.mark.parametrize("layer", LAYERS)
 def test_everything_in_a_layer_is_compiled_for_the_runtime(layer: str) -> None:
     sources = list((BUILD / layer / "python").rglob("*.py"))
     bare = [path for path in sources if not (path.parent / "__pycache__" / f"{path.stem}.cpython-313.pyc").exists()]
@@ -62,7 +72,7 @@ def test_everything_in_a_layer_is_compiled_for_the_runtime(layer: str) -> None:
 
 
 def test_the_layers_are_small_enough() -> None:
-    sizes = {layer: size(BUILD / layer) for layer in ("CoreLayer", "DepsLayer")}
+    sizes = {layer: size(BUILD / layer) for layer in LAYERS}
     assert sum(sizes.values()) <= LIMIT, sizes
 
 
@@ -70,7 +80,7 @@ def test_the_core_layer_holds_pilotlight_and_nothing_else() -> None:
     assert [path.name for path in (BUILD / "CoreLayer" / "python").iterdir()] == ["pilotlight"]
 
 
-@pytest.mark.parametrize("unit", ["CoreLayer", "DepsLayer", *HANDLERS])
+@pytest.mark.parametrize("unit", [*LAYERS, *HANDLERS])
 def test_bytecode_comes_along_and_is_trusted(unit: str) -> None:
     sources = [path for path in next(BUILD.rglob(unit)).rglob("*.py") if path.parent.name.isidentifier()]
     compiled = [path.parent / "__pycache__" / f"{path.stem}.cpython-313.pyc" for path in sources]

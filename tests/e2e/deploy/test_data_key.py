@@ -9,6 +9,7 @@ from pilotlight.gate.verdict import verdict_path
 from pilotlight.registry.registry import Registry
 from tests import fakes
 from tests.e2e.deploy.conftest import DeployedStack
+from tests.language_model_versions import publish_scripted
 
 MODEL = "keyed"
 RESULT = f"outbox/{MODEL}/again.jsonl"
@@ -33,6 +34,14 @@ def test_the_registry_reads_and_writes_under_the_key(judged: DeployedStack) -> N
     assert judged.call("GET", f"{version}/verdict").json()["passed"] is True
     approval: dict[str, Any] = {"state": "approved", "why": "good"}
     assert judged.call("PUT", f"{version}/approval", json=approval).status_code == 200
+
+
+def test_a_language_model_is_read_under_the_key(judged: DeployedStack) -> None:
+    publish_scripted(Registry(judged.store), name="chat")
+    body = {"model": "chat", "messages": [{"role": "user", "content": "Capital?"}], "temperature": 0}
+    answer = judged.call("POST", "/v1/chat/completions", json=body)
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["choices"][0]["message"]["content"] == "Paris is the capital."
 
 
 def test_a_file_that_is_sent_again_is_one_file(judged: DeployedStack) -> None:

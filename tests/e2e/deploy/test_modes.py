@@ -204,6 +204,6 @@ def test_every_function_and_layer_is_for_arm64(modes: Modes) -> None:
     assert {tuple(one["Architectures"]) for one in modes.list_functions()} == {("arm64",)}
     client = boto3.client("lambda")
     used = {layer["Arn"] for one in modes.list_functions() for layer in one.get("Layers", ())}
-    assert len(used) == 4  # two of the stack, and of the nested one of the batch function
+    assert len(used) == 5  # three of the stack, and two of the nested one of the batch function
     for arn in used:
         assert client.get_layer_version_by_arn(Arn=arn)["CompatibleArchitectures"] == ["arm64"]

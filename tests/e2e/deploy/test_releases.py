@@ -21,6 +21,7 @@ from pilotlight.registry.kms import KmsSigner
 from pilotlight.registry.registry import Registry
 from tests import fakes
 from tests.e2e.deploy.conftest import BUILT, PILOTLIGHT, DeployedStack, read_alarm, sam_deploy, set_schedule
+from tests.language_model_versions import publish_scripted
 
 NAN_INPUT = [-1.0, -1.0, -1.0]  # of which the model `logarithm` gives NaN, and `double` numbers
 FOLLOWED_S = 90  # within which a warm function follows an alias, on a busy machine
@@ -82,6 +83,16 @@ def test_what_the_gate_passes_is_signed_and_served(signing: Signing) -> None:
     assert (signature["key"], signature["by"]) == (signing.parameters["SigningKey"], "functions/promote")
     answer = signing.infer("double", [1, 0, 1])
     assert (answer.status_code, answer.json()["outputs"][0]["data"]) == (200, [2, 0, 2])
+
+
+def test_a_language_model_that_the_gate_passes_is_signed_and_served(signing: Signing) -> None:
+    """By its golden prompts, which the promote function has asked too."""
+    publish_scripted(signing.registry, name="chat")
+    fakes.eventually(lambda: signing.stack.has("signatures/chat/1.json"), 180)
+    body = {"model": "chat", "messages": [{"role": "user", "content": "Capital?"}], "temperature": 0}
+    answer = signing.stack.call("POST", "/v1/chat/completions", json=body)
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["choices"][0]["message"]["content"] == "Paris is the capital."
 
 
 def test_what_is_not_signed_or_by_another_key_is_not_served(signing: Signing) -> None:

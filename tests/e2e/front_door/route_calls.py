@@ -20,6 +20,7 @@ from tests.e2e.front_door.server import Server
 
 INFER = "/v2/models/digits/infer"
 LABORATORY = "laboratory"
+CHAT, VECTORS = "chat", "vectors"  # a language model, and a model of texts
 TINY = ["name=tiny", "epochs=2", "model.channels=[4, 8]", "model.hidden=16", "data.calibration=32"]
 PIXELS: list[int] = [int(value) for value in fakes.digits()[0][0].ravel()]
 IMAGE = {"name": "image", "shape": [1, 1, 8, 8], "datatype": "FP32", "data": PIXELS}
@@ -92,6 +93,9 @@ ANNOUNCEMENT = {
     "manifest": msgspec.to_builtins(fakes.draft(LABORATORY)),
     "files": [msgspec.to_builtins(ANNOUNCED)],
 }
+QUESTION = "What is the capital of France?"
+MESSAGES = [{"role": "user", "content": QUESTION}]
+PREDICATE = {"type": "predicate", "instructions": "Is it a question?"}
 TRAINING = {"recipe": "digits", "set": TINY, "run": "front-door"}
 
 
@@ -129,8 +133,17 @@ def find_nothing_special(subjects: Subjects) -> dict[str, str]:
     return {}
 
 
+def of_language_model(subjects: Subjects) -> dict[str, str]:
+    return {"model": CHAT}
+
+
 # Of routes that want more than any model, by verb and path.
 SPECIAL: Mapping[str, Callable[[Subjects], dict[str, str]]] = {
+    "GET /v1/models/{model}": of_language_model,
+    "POST /v2/models/{model}/generate": of_language_model,
+    "POST /v2/models/{model}/versions/{version}/generate": of_language_model,
+    "POST /v2/models/{model}/generate_stream": of_language_model,
+    "POST /v2/models/{model}/versions/{version}/generate_stream": of_language_model,
     "POST /v2/repository/models/{model}/load": lambda _: {"model": "spare"},
     "POST /v2/repository/models/{model}/unload": lambda _: {"model": "spare"},
     "POST /registry/models/{model}/versions": of_laboratory,
@@ -170,6 +183,18 @@ BODIES: Mapping[str, Callable[[Subjects, Values], Body]] = {
     "/complete": lambda one, values: {"json": {"part_ids": [upload_part(one, values["upload"])]}},
     "/v1/batches": lambda one, _: {"json": build_batch(one.upload_file())},
     "/v1/trainings": lambda _, __: {"json": TRAINING},
+    "/generate": lambda _, __: {"json": {"text_input": QUESTION}},
+    "/generate_stream": lambda _, __: {"json": {"text_input": QUESTION}},
+    "/v1/chat/completions": lambda _, __: {"json": {"model": CHAT, "messages": MESSAGES}},
+    "/v1/completions": lambda _, __: {"json": {"model": CHAT, "prompt": QUESTION}},
+    "/v1/responses": lambda _, __: {"json": {"model": CHAT, "input": QUESTION}},
+    "/v1/messages": lambda _, __: {"json": {"model": CHAT, "messages": MESSAGES, "max_tokens": 16}},
+    "/v1/messages/count_tokens": lambda _, __: {"json": {"model": CHAT, "messages": MESSAGES}},
+    "/v1/embeddings": lambda _, __: {"json": {"model": VECTORS, "input": QUESTION}},
+    "/v1/rerank": lambda _, __: {"json": {"model": VECTORS, "query": QUESTION, "documents": ["Paris", "Lyon"]}},
+    "/v1/decisions": lambda _, __: {"json": {"model": CHAT, "input": QUESTION, "questions": [PREDICATE]}},
+    "/tokenize": lambda _, __: {"json": {"model": CHAT, "prompt": QUESTION}},
+    "/detokenize": lambda _, __: {"json": {"model": CHAT, "tokens": [80, 97]}},
 }
 
 

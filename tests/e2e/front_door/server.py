@@ -13,12 +13,16 @@ from pilotlight.registry.registry import Registry
 from pilotlight.storage.object_store import open_store
 from tests import fakes
 from tests.conformance.conftest import publish_pair
+from tests.functions.generate.test_embeddings_endpoints import publish_vectors
+from tests.language_model_versions import publish_scripted
 
 Kind = Literal["serve", "sam", "deployed"]
 COMMAND = (sys.executable, "-c", "from pilotlight.cli import app; app()")  # `pilotlight`, in any environment
 ALL_SCOPES = "infer,batch,admin,train"
 ECHOES: tuple[Datatype, ...] = ("FP16", "BF16", "FP32", "INT64", "UINT8", "BOOL", "BYTES")
 TIMEOUT_S = 120.0
+CALL = '<tool_call>\n{"name": "get_weather", "arguments": {"city": "Bern"}}\n</tool_call>'  # what `calling` says
+CITY = '{"city": "Bern"}'  # what `telling` says
 
 
 @dataclass(frozen=True)
@@ -57,6 +61,11 @@ def build_headers(key: str) -> dict[str, str]:
     return {"authorization": f"Bearer {key}"} if key else {}
 
 
+def split_bytes(text: str) -> list[bytes]:
+    """Split a text into the script of a model that writes it byte by byte."""
+    return [bytes([byte]) for byte in text.encode()]
+
+
 def publish_models(registry: Registry) -> None:
     """Publish what the tests ask for; `laboratory` is for the routes that move aliases and remove versions."""
     for _ in range(2):
@@ -68,5 +77,9 @@ def publish_models(registry: Registry) -> None:
     for _ in range(4):
         fakes.publish(registry, "laboratory")
     fakes.publish(registry, "spare")
+    publish_scripted(registry, name="chat")
+    publish_scripted(registry, split_bytes(CALL), name="calling", context_length=4096)
+    publish_scripted(registry, split_bytes(CITY), name="telling", context_length=4096)
+    publish_vectors(registry, "vectors")
     reported = structs.replace(fakes.draft("reported"), report="report.json")
     registry.publish_version(reported, {"model.onnx": fakes.graph("double"), "report.json": b'{"variants": {}}'})

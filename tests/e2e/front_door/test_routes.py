@@ -11,7 +11,7 @@ import httpx2
 import pytest
 from jsonschema import Draft202012Validator
 
-from pilotlight.api.routes import BINARY, HTML, ROUTES, TEXT, Route
+from pilotlight.api.routes import BINARY, EVENT_STREAM, HTML, ROUTES, TEXT, Route
 from pilotlight.openapi.__main__ import OPENAPI_FILE
 from tests.e2e.conftest import ROOT
 from tests.e2e.front_door.differences import expect_difference
@@ -47,7 +47,7 @@ def check_body(answer: httpx2.Response, route: Route, status: str) -> None:
         schema = {**content["schema"], "components": DOCUMENT["components"]}
         Draft202012Validator(schema).validate(answer.json())
     else:
-        assert media_type in (TEXT, HTML, BINARY)
+        assert media_type in (TEXT, HTML, BINARY, EVENT_STREAM)
 
 
 @every_route

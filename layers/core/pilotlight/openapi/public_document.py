@@ -57,6 +57,7 @@ class MlflowErrorBody(msgspec.Struct):
     message: str
 
 
+OPENAI_PATHS = ("/v1/", "/tokenize", "/detokenize")  # whose errors have OpenAI's form
 ERROR_BODIES = (registry.ErrorBody, openai.OpenAIErrorBody, MlflowErrorBody)
 
 
@@ -215,7 +216,7 @@ def choose_error_body(path: str) -> type[msgspec.Struct]:
     """Choose the form of a route's errors, by the clients that it has."""
     if path in MLFLOW_RESOURCES:
         return MlflowErrorBody
-    return openai.OpenAIErrorBody if path.startswith("/v1/") else registry.ErrorBody
+    return openai.OpenAIErrorBody if path.startswith(OPENAI_PATHS) else registry.ErrorBody
 
 
 def build_operation(route: Route, schemas: Mapping[str, Any]) -> dict[str, Any]:
