@@ -1,6 +1,6 @@
 """Answers as server-sent events: frames of text, each ended by an empty line (WHATWG HTML, 9.2)."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import msgspec
@@ -13,6 +13,11 @@ def encode_event(content: Any, name: str = "") -> bytes:  # noqa: ANN401 - anyth
     """Encode a frame with JSON, which has no line breaks in it, and with the event's name if it has one."""
     data = b"data: " + msgspec.json.encode(content) + b"\n\n"
     return b"event: " + name.encode() + b"\n" + data if name else data
+
+
+def encode_named_event(event: Mapping[str, Any]) -> bytes:
+    """Encode an event as a frame with its type as its name."""
+    return encode_event(event, event["type"])
 
 
 class ServerSentEvents(Iterator[bytes]):
