@@ -34,7 +34,7 @@ from functions.generate.embeddings_endpoints import EmbeddingsEndpoints  # noqa:
 from functions.generate.messages_endpoints import MessagesEndpoints  # noqa: E402
 from functions.generate.openai_endpoints import OpenAIEndpoints  # noqa: E402
 from functions.generate.responses_endpoints import ResponsesEndpoints  # noqa: E402
-from functions.generate.snapstart import SnapStartHooks  # noqa: E402
+from functions.generate.snapstart import GenerateSnapStartHooks  # noqa: E402
 from functions.generate.triton_endpoints import TritonEndpoints  # noqa: E402
 from pilotlight.api.call_cost import CostMeter  # noqa: E402
 from pilotlight.api.generation_errors import choose_error_formatter  # noqa: E402
@@ -82,7 +82,7 @@ def build_generate_handler(settings: Settings) -> Router:
 
 
 handle = build_router(SETTINGS, MODEL_MANAGER)
-SnapStartHooks(handle, MODEL_MANAGER, PRELOADED_REFERENCES, partial(open_store, SETTINGS.store)).install(
+GenerateSnapStartHooks(handle, MODEL_MANAGER, PRELOADED_REFERENCES, partial(open_store, SETTINGS.store)).install(
     SETTINGS.initialization
 )
 cold_start.finish_imports()

@@ -9,11 +9,11 @@ from pilotlight.api.conversation import Conversation
 from pilotlight.api.generation_errors import describe_anthropic_error
 from pilotlight.api.http import Request, Response, StreamedResponse
 from pilotlight.api.json_bodies import decode_json_body
-from pilotlight.api.messages_events import Event, MessageWriter, write_message
+from pilotlight.api.messages_events import MessageWriter, write_message
 from pilotlight.api.messages_request import build_conversation, build_prompt
 from pilotlight.api.router import SERVER_ERROR, Answer, Routes, get_status_code
 from pilotlight.api.schemas.messages import CountTokensBody, MessagesBody, TokenCount
-from pilotlight.api.server_sent_events import HEADERS, EventStream, encode_event
+from pilotlight.api.server_sent_events import HEADERS, ServerSentEvents, encode_named_event
 from pilotlight.api.stream_failures import tell_failure
 from pilotlight.errors import PilotlightError
 
@@ -62,7 +62,7 @@ def answer_message(
     generation = prepare_chat(opened.language_model, conversation, request.trace, opened.generate)
     writer = MessageWriter(body.model, generation.usage)
     if body.stream:
-        return StreamedResponse(200, EventStream(encode_frames(writer, generation), generation.close), HEADERS)
+        return StreamedResponse(200, ServerSentEvents(encode_frames(writer, generation), generation.close), HEADERS)
     try:
         for _ in write_message(writer, generation):
             pass
@@ -79,8 +79,3 @@ def encode_frames(writer: MessageWriter, generation: ChatGeneration) -> Iterator
         yield encode_named_event(describe_anthropic_error(status, message))
 
     return tell_failure(map(encode_named_event, write_message(writer, generation)), write_failure)
-
-
-def encode_named_event(event: Event) -> bytes:
-    """Encode an event as a frame with its type as its name."""
-    return encode_event(event, event["type"])

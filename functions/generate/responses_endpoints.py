@@ -9,11 +9,11 @@ from pilotlight.api.chat_generation import ChatGeneration, prepare_chat
 from pilotlight.api.conversation import Conversation
 from pilotlight.api.http import Request, Response, StreamedResponse
 from pilotlight.api.json_bodies import decode_json_body
-from pilotlight.api.responses_events import Event, ResponseWriter, create_response, write_response
+from pilotlight.api.responses_events import ResponseWriter, create_response, write_response
 from pilotlight.api.responses_request import build_conversation
 from pilotlight.api.router import Routes
 from pilotlight.api.schemas.responses import ResponsesBody
-from pilotlight.api.server_sent_events import HEADERS, EventStream, encode_event
+from pilotlight.api.server_sent_events import HEADERS, ServerSentEvents, encode_named_event
 from pilotlight.api.stream_failures import tell_failure
 from pilotlight.errors import PilotlightError
 
@@ -49,7 +49,7 @@ def answer_response(
     generation = prepare_chat(opened.language_model, conversation, request.trace, opened.generate)
     writer = ResponseWriter(create_response(body, body.model))
     if body.stream:
-        return StreamedResponse(200, EventStream(encode_frames(writer, generation), generation.close), HEADERS)
+        return StreamedResponse(200, ServerSentEvents(encode_frames(writer, generation), generation.close), HEADERS)
     try:
         for _ in write_response(writer, generation):
             pass
@@ -65,8 +65,3 @@ def encode_frames(writer: ResponseWriter, generation: ChatGeneration) -> Iterato
         return map(encode_named_event, writer.fail(message))
 
     return tell_failure(map(encode_named_event, write_response(writer, generation)), write_failure)
-
-
-def encode_named_event(event: Event) -> bytes:
-    """Encode an event as a frame with its type as its name."""
-    return encode_event(event, event["type"])

@@ -16,7 +16,7 @@ WARM_TOKENS = 2
 Handler = Callable[[Mapping[str, Any], object], dict[str, Any]]
 
 
-class SnapStartHooks(SnapshotHooks):
+class GenerateSnapStartHooks(SnapshotHooks):
     """The hooks of the generate function, which sends its own handler the requests."""
 
     def __init__(

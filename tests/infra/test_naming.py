@@ -41,7 +41,7 @@ IRREGULAR = frozenset(
 ALLOWED: set[str] = set()
 # Modules whose import cycles are still to be opened; this list may only shrink.
 CYCLIC: set[str] = set()
-LOOSE = {"__init__", "errors", "settings", "inference"}
+LOOSE = {"__init__", "errors", "settings", "inference", "text_generation"}
 
 
 def sources() -> Iterator[tuple[str, ast.Module]]:

@@ -170,9 +170,9 @@ def test_functions_run_on_the_processors_that_were_asked_for() -> None:
     for parameters, processors in (({}, ["x86_64"]), (MUCH, ["arm64"])):
         for logical in FUNCTIONS[:-1]:
             assert decided(logical, **parameters)["Properties"]["Architectures"] == processors, logical
-    for template in ("api", "events"):
+    for template, count in (("api", 3), ("events", 2)):
         layers = [one for one in translated(template, {})["Resources"].values() if "LayerVersion" in one["Type"]]
-        assert [one["Properties"]["CompatibleArchitectures"] for one in layers] == [[{"Ref": "Architecture"}]] * 2
+        assert [one["Properties"]["CompatibleArchitectures"] for one in layers] == [[{"Ref": "Architecture"}]] * count
     function = translated("events", {})["Resources"]["BatchFunction"]["Properties"]
     assert function["Architectures"] == [{"Ref": "Architecture"}]
     assert translated("api", {})["Resources"]["Events"]["Properties"]["Parameters"]["Architecture"] == {

@@ -3,17 +3,8 @@
 from pathlib import Path
 
 from functions.train.language_models.decoder_config import DecoderCheckpoint
+from functions.train.language_models.gguf_signature import is_gguf_file
 from pilotlight.errors import InvalidInputError
-
-GGUF_MAGIC = b"GGUF"
-
-
-def is_gguf_file(path: Path) -> bool:
-    """Return whether the file is llama.cpp's, whatever its name."""
-    if not path.is_file():
-        return False
-    with path.open("rb") as file:
-        return file.read(len(GGUF_MAGIC)) == GGUF_MAGIC
 
 
 def read_decoder_checkpoint(path: Path) -> DecoderCheckpoint:

@@ -55,7 +55,7 @@ class MeasuredVariant:
 
 
 @dataclass(frozen=True)
-class VariantChoice:
+class DecoderChoice:
     """The served variant, and the report of all that were measured."""
 
     precision: Precision
@@ -75,7 +75,7 @@ class DecoderVariants:
     measured: dict[Precision, MeasuredVariant] = field(default_factory=dict)
     sessions: dict[Precision, Session] = field(default_factory=dict)  # fp32's stays open, to be timed beside others
 
-    def choose(self, quantize: Quantize) -> VariantChoice:
+    def choose(self, quantize: Quantize) -> DecoderChoice:
         """Write what `quantize` allows, from the smallest on, until one is good enough; fp32 always is."""
         self.measure("fp32")
         serve, verdict, candidates = self.search(quantize)
@@ -103,7 +103,7 @@ class DecoderVariants:
         metrics = served.measurement.metrics | {"loss": served.scores.loss, "latency_ms": served.measurement.latency_ms}
         variant = Variant(served.files.graph.name, metrics, (served.files.weights.name,))
         self.remove_all_but(serve)
-        return VariantChoice(serve, variant, report)
+        return DecoderChoice(serve, variant, report)
 
     def search(self, quantize: Quantize) -> tuple[Precision, str, tuple[QuantizationCandidate, ...]]:
         """Weigh one quantized variant after another against fp32; return the choice, why, and what was tried."""

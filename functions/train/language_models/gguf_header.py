@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
 
-from functions.train.language_models.checkpoint_source import GGUF_MAGIC
+from functions.train.language_models.gguf_signature import GGUF_MAGIC
 from pilotlight.errors import InvalidInputError, UnsupportedError
 
 VERSIONS = (2, 3)

@@ -9,7 +9,7 @@ from functions.train.evaluation.markdown_table import format_markdown_table
 from functions.train.language_models import decoder_size, served_model, text_scoring
 from functions.train.language_models.checkpoint_source import read_decoder_checkpoint
 from functions.train.language_models.decoder_config import DecoderCheckpoint
-from functions.train.language_models.decoder_variants import DecoderVariants, Quantize, VariantChoice
+from functions.train.language_models.decoder_variants import DecoderChoice, DecoderVariants, Quantize
 from functions.train.language_models.graph_builder import OPSET
 from pilotlight.contracts.codec import encode_document
 from pilotlight.contracts.decoder import DecoderSpec
@@ -117,7 +117,7 @@ def build_draft(
     name: str,
     checkpoint: DecoderCheckpoint,
     spec: DecoderSpec,
-    choice: VariantChoice,
+    choice: DecoderChoice,
     cost: GenerationCost | None,
     *,
     has_golden: bool,
@@ -143,7 +143,7 @@ def build_draft(
     )
 
 
-def format_card(name: str, checkpoint: DecoderCheckpoint, spec: DecoderSpec, text: str, choice: VariantChoice) -> bytes:
+def format_card(name: str, checkpoint: DecoderCheckpoint, spec: DecoderSpec, text: str, choice: DecoderChoice) -> bytes:
     """Format the model card."""
     report = choice.report
     rows = [

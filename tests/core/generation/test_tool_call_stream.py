@@ -18,7 +18,7 @@ from pilotlight.generation.tool_call_formats import (
     detect_format,
 )
 from pilotlight.generation.tool_call_stream import ToolCallStream, create_call_id
-from pilotlight.generation.tools import ContentDelta, MessageDelta, ToolCallDelta
+from pilotlight.generation.tools import CallPiece, MessagePiece, TextPiece
 
 NAMES = ("add", "add_all", "weather")
 FORMATS = {
@@ -54,11 +54,11 @@ def split(text: str, cuts: Sequence[int]) -> list[str]:
 
 def collect(stream: ToolCallStream, pieces: Sequence[str]) -> tuple[str, list[tuple[str | None, str | None, str]]]:
     """Feed pieces; return content and calls as a client puts them together."""
-    deltas: list[MessageDelta] = [delta for piece in pieces for delta in stream.feed(piece)]
+    deltas: list[MessagePiece] = [delta for piece in pieces for delta in stream.read(piece)]
     deltas += stream.finish()
     content, calls = "", list[tuple[str | None, str | None, str]]()
     for delta in deltas:
-        if isinstance(delta, ContentDelta):
+        if isinstance(delta, TextPiece):
             content += delta.text
         elif delta.index == len(calls):
             assert delta.id is not None and delta.name is not None and not delta.arguments  # noqa: PT018
@@ -153,11 +153,11 @@ def test_a_call_without_its_closing_marker_is_a_call() -> None:
 
 def test_forced_arguments_go_out_as_they_come() -> None:
     stream = create_stream(HERMES, is_forced=True)
-    assert stream.feed('<tool_call>\n{"name": "weather", "argu') == []
-    assert stream.feed('ments": {"ci') == [ToolCallDelta(0, "id0", "weather"), ToolCallDelta(0, arguments='{"ci')]
-    assert stream.feed('ty": "Bonn"}') == [ToolCallDelta(0, arguments='ty": "Bonn"}')]
-    assert stream.feed("}\n</tool") == []
-    assert stream.feed("_call>") == []
+    assert stream.read('<tool_call>\n{"name": "weather", "argu') == []
+    assert stream.read('ments": {"ci') == [CallPiece(0, "id0", "weather"), CallPiece(0, arguments='{"ci')]
+    assert stream.read('ty": "Bonn"}') == [CallPiece(0, arguments='ty": "Bonn"}')]
+    assert stream.read("}\n</tool") == []
+    assert stream.read("_call>") == []
     assert stream.finish() == []
 
 
@@ -169,9 +169,9 @@ def test_a_forced_call_that_ends_at_the_length_keeps_what_it_has_and_shows_no_ma
 
 def test_text_goes_out_at_once_and_only_what_may_be_a_marker_is_held() -> None:
     stream = create_stream(HERMES)
-    assert stream.feed("Hello, world <") == [ContentDelta("Hello, world")]
-    assert stream.feed("b> and <tool") == [ContentDelta(" <b> and")]
-    assert stream.feed("s>") == [ContentDelta(" <tools>")]
+    assert stream.read("Hello, world <") == [TextPiece("Hello, world")]
+    assert stream.read("b> and <tool") == [TextPiece(" <b> and")]
+    assert stream.read("s>") == [TextPiece(" <tools>")]
 
 
 def test_without_tools_everything_is_text() -> None:

@@ -116,7 +116,7 @@ def test_no_calls_means_no_tools() -> None:
     plan = prepare(ToolChoice("none"))
     assert plan.constraint is None
     assert plan.template_tools is None
-    assert plan.create_stream().feed(HERMES_CALL)[0].text == HERMES_CALL  # type: ignore[union-attr]
+    assert plan.create_stream().read(HERMES_CALL)[0].text == HERMES_CALL  # type: ignore[union-attr]
 
 
 def test_arguments_have_no_names_that_the_schema_does_not_have() -> None:
@@ -242,7 +242,7 @@ def test_random_tokens_under_the_mask_are_valid_calls(
     has_ended = len(tokens) < 300
     stream = ToolCallStream(form, [tool.name for tool in TOOLS], is_forced=True)
     for character in tokenizer.decode(tokens, skip_special_tokens=False):
-        stream.feed(character)
+        stream.read(character)
     stream.finish()
     assert stream.content == ("" if is_required or form.is_bare else "Hm")
     assert stream.tool_calls or not has_ended

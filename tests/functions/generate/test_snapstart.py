@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from functions.generate.handler import build_router
-from functions.generate.snapstart import SnapStartHooks
+from functions.generate.snapstart import GenerateSnapStartHooks
 from pilotlight.contracts.names import ModelReference
 from pilotlight.registry.registry import Registry
 from pilotlight.runtime.model_manager import ModelManager
@@ -35,7 +35,7 @@ class Environment:
         return answer
 
     def prime(self, *references: ModelReference) -> None:
-        SnapStartHooks(self.handle, self.catalog, references, lambda: self.store).install(PROVISIONED)
+        GenerateSnapStartHooks(self.handle, self.catalog, references, lambda: self.store).install(PROVISIONED)
 
 
 def test_a_chat_is_answered_before_the_first_request_and_nothing_of_it_is_kept() -> None:

@@ -227,10 +227,10 @@ class ChunkWriter:
         return self.encode([schemas.ChunkChoice(index=index, delta=delta)])
 
 
-def build_call_delta(event: ToolCallDelta) -> schemas.ToolCallDelta:
+def build_call_delta(event: ToolCallDelta) -> schemas.ChatToolCallDelta:
     """Build more of a call: its id, type and name in the first piece only."""
     is_first = event.id is not None
-    return schemas.ToolCallDelta(
+    return schemas.ChatToolCallDelta(
         event.index,
         schemas.FunctionDelta(event.arguments, event.name if event.name is not None else UNSET),
         event.id if event.id is not None else UNSET,

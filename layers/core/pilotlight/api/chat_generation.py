@@ -32,9 +32,9 @@ from pilotlight.generation.request import (
 
 if TYPE_CHECKING:
     from pilotlight.generation.language_model import LanguageModel
-    from pilotlight.runtime.measured_generation import Generation
+    from pilotlight.runtime.measured_generation import GenerationEvents
 
-    Generate = Callable[[GenerationRequest, Callable[[], bool]], Generation]
+    Generate = Callable[[GenerationRequest, Callable[[], bool]], GenerationEvents]
 
 ANSWER_MARGIN_S = 0.5  # between the last token and the deadline, for the last frames to be written
 
@@ -42,7 +42,7 @@ ANSWER_MARGIN_S = 0.5  # between the last token and the deadline, for the last f
 class ChatGeneration:
     """An answer that is being generated: iterate over its events; `close` stops the engine."""
 
-    def __init__(self, generation: "Generation", plan: OutputPlan, prompt: tuple[int, ...]) -> None:
+    def __init__(self, generation: "GenerationEvents", plan: OutputPlan, prompt: tuple[int, ...]) -> None:
         self.prompt = prompt  # its tokens
         self._generation = generation
         self._plan = plan

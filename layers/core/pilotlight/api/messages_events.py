@@ -67,18 +67,20 @@ class MessageWriter:
         if not delta.text:
             return
         if not isinstance(self._open_block, TextBlock):
-            yield from self._open(TextBlock())
+            yield from self._start_block(TextBlock())
         yield self._add_piece(delta.text, {"type": "text_delta", "text": delta.text})
 
     def _add_call(self, delta: ToolCallDelta) -> Iterator[Event]:
         """Yield more of a call's input, and the beginning of its block if it is another than the open one."""
         if self._open_call != delta.index:
-            yield from self._open(ToolUseBlock(id=delta.id or f"toolu_{uuid.uuid4().hex}", name=delta.name or ""))
+            yield from self._start_block(
+                ToolUseBlock(id=delta.id or f"toolu_{uuid.uuid4().hex}", name=delta.name or "")
+            )
             self._open_call = delta.index
         if delta.arguments:
             yield self._add_piece(delta.arguments, {"type": "input_json_delta", "partial_json": delta.arguments})
 
-    def _open(self, block: AnswerBlock) -> Iterator[Event]:
+    def _start_block(self, block: AnswerBlock) -> Iterator[Event]:
         """Yield the end of the open block, and the beginning of this one."""
         yield from self._close_block()
         self._open_block, self._pieces = block, []

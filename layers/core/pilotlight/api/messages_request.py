@@ -11,9 +11,9 @@ from pilotlight.api.schemas.messages import (
     ContentBlock,
     CountTokensBody,
     MessagesBody,
+    MessagesToolChoice,
     OutputConfig,
     ToolBody,
-    ToolChoiceBody,
 )
 from pilotlight.errors import FieldError
 from pilotlight.generation.request import SamplingOptions
@@ -74,7 +74,7 @@ def build_tool(tool: ToolBody, place: int) -> FunctionTool:
     )
 
 
-def select_tool_choice(choice: ToolChoiceBody | None, tools: Sequence[ToolBody]) -> ToolChoice:
+def select_tool_choice(choice: MessagesToolChoice | None, tools: Sequence[ToolBody]) -> ToolChoice:
     """Select whether tools are called, and which."""
     if choice is None:
         return "auto"

@@ -7,7 +7,7 @@ import msgspec
 
 from pilotlight.api.conversation import FunctionTool, NamedTool, ToolChoice
 from pilotlight.api.openai_errors import UNSUPPORTED
-from pilotlight.api.schemas.chat import ChatMessage, ContentPart, NamedToolChoice, ToolCall, ToolDefinition
+from pilotlight.api.schemas.chat import ChatMessage, ChatToolCall, ContentPart, NamedToolChoice, ToolDefinition
 from pilotlight.errors import FieldError
 
 ROLES = ("system", "developer", "user", "assistant", "tool")
@@ -61,7 +61,7 @@ def read_part(part: ContentPart, path: str) -> str:
     return part.text
 
 
-def build_tool_call(call: ToolCall) -> dict[str, Any]:
+def build_tool_call(call: ChatToolCall) -> dict[str, Any]:
     """Build an earlier call, with its arguments as JSON text."""
     arguments = call.function.arguments
     text = arguments if isinstance(arguments, str) else msgspec.json.encode(arguments or {}).decode()

@@ -40,14 +40,14 @@ class ChoiceReader:
 
     def read(self, text: str) -> Sequence[ContentDelta | ToolCallDelta]:
         """Return what the next characters add."""
-        return list(map(self._number, self._stream.feed(text)))
+        return list(map(self._number, self._stream.read(text)))
 
     def finish(self) -> Sequence[ContentDelta | ToolCallDelta]:
         """Return what was held back."""
         return list(map(self._number, self._stream.finish()))
 
-    def _number(self, delta: tools.MessageDelta) -> ContentDelta | ToolCallDelta:
-        if isinstance(delta, tools.ContentDelta):
+    def _number(self, delta: tools.MessagePiece) -> ContentDelta | ToolCallDelta:
+        if isinstance(delta, tools.TextPiece):
             return ContentDelta(self._choice, delta.text)
         return ToolCallDelta(self._choice, delta.index, delta.arguments, delta.id, delta.name)
 

@@ -31,9 +31,9 @@ from pilotlight.api.schemas.responses import (
     ResponseError,
     ResponseObject,
     ResponsesBody,
+    ResponseTextOptions,
     ResponseUsage,
     TextFormat,
-    TextOptions,
     TopLogprob,
 )
 from pilotlight.generation.request import ScoredToken, TokenUsage
@@ -53,7 +53,7 @@ def create_response(body: ResponsesBody, model: str) -> ResponseObject:
         model=model,
         parallel_tool_calls=body.parallel_tool_calls is not False,
         temperature=1.0 if body.temperature is None else body.temperature,
-        text=TextOptions((body.text.format if body.text else None) or TextFormat("text")),
+        text=ResponseTextOptions((body.text.format if body.text else None) or TextFormat("text")),
         tool_choice=body.tool_choice or "auto",
         tools=body.tools or [],
         top_logprobs=body.top_logprobs or 0,

@@ -20,11 +20,11 @@ from pilotlight.api.openai_chat_messages import PART_SEPARATOR
 from pilotlight.api.openai_errors import UNSUPPORTED
 from pilotlight.api.schemas.responses import (
     FunctionToolBody,
-    InputItem,
     InputPart,
+    ResponseInputItem,
     ResponsesBody,
+    ResponseToolChoice,
     TextFormat,
-    ToolChoiceBody,
 )
 from pilotlight.errors import FieldError
 
@@ -101,7 +101,7 @@ def select_tools(body: ResponsesBody) -> tuple[tuple[FunctionTool, ...], ToolCho
         if choice == "required" and not tools:
             raise FieldError("tool_choice is 'required', but there are no tools; send some.", param="tool_choice")
         return tools, "none" if choice == "none" else "required" if choice == "required" else "auto"
-    if isinstance(choice, ToolChoiceBody):
+    if isinstance(choice, ResponseToolChoice):
         names = {tool.name for tool in tools}
         if choice.type == "function" and choice.name in names:
             return tools, NamedTool(str(choice.name))
@@ -144,7 +144,7 @@ def build_messages(body: ResponsesBody) -> list[Message]:
     return messages
 
 
-def translate_items(items: Sequence[InputItem]) -> Iterator[Message]:
+def translate_items(items: Sequence[ResponseInputItem]) -> Iterator[Message]:
     """Translate items; calls that follow each other or the assistant's text are one message, as the model wrote it."""
     assistant: Message | None = None  # the message to which calls are added
     functions: dict[str, str] = {}  # by the ids of their calls
@@ -171,7 +171,7 @@ def translate_items(items: Sequence[InputItem]) -> Iterator[Message]:
         yield assistant
 
 
-def translate_answered_item(item: InputItem, kind: str, place: int, functions: dict[str, str]) -> Message:
+def translate_answered_item(item: ResponseInputItem, kind: str, place: int, functions: dict[str, str]) -> Message:
     """Translate a message, or a function's answer."""
     if kind == "message":
         if item.role not in ROLES:
@@ -195,7 +195,7 @@ def translate_answered_item(item: InputItem, kind: str, place: int, functions: d
     return {"role": "tool", "tool_call_id": item.call_id, "name": functions[item.call_id], "content": content}
 
 
-def translate_call(item: InputItem, place: int) -> dict[str, Any]:
+def translate_call(item: ResponseInputItem, place: int) -> dict[str, Any]:
     """Translate a call of a function."""
     if not item.call_id or not item.name:
         raise FieldError(

@@ -1,6 +1,6 @@
 """Answers as server-sent events: frames of text, each ended by an empty line (WHATWG HTML, 9.2)."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import msgspec
@@ -15,7 +15,12 @@ def encode_event(content: Any, name: str = "") -> bytes:  # noqa: ANN401 - anyth
     return b"event: " + name.encode() + b"\n" + data if name else data
 
 
-class EventStream(Iterator[bytes]):
+def encode_named_event(event: Mapping[str, Any]) -> bytes:
+    """Encode an event as a frame with its type as its name."""
+    return encode_event(event, event["type"])
+
+
+class ServerSentEvents(Iterator[bytes]):
     """The frames of an answer; closing it tells what makes them that nobody reads on, even before the first frame.
 
     A generator alone would not: closed before its first frame, it never runs its `finally`.
@@ -25,7 +30,7 @@ class EventStream(Iterator[bytes]):
         self._frames = frames
         self._close = close
 
-    def __iter__(self) -> "EventStream":
+    def __iter__(self) -> "ServerSentEvents":
         return self
 
     def __next__(self) -> bytes:

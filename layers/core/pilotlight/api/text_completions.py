@@ -39,11 +39,11 @@ from pilotlight.generation.request import (
 
 if TYPE_CHECKING:
     from pilotlight.generation.language_model import LanguageModel
-    from pilotlight.runtime.measured_generation import Generation
+    from pilotlight.runtime.measured_generation import GenerationEvents
 
 DEFAULT_MAX_TOKENS = 16  # OpenAI's, of completions
 MAX_PROMPTS = 128
-Generate = Callable[[GenerationRequest, Callable[[], bool]], "Generation"]
+Generate = Callable[[GenerationRequest, Callable[[], bool]], "GenerationEvents"]
 REFUSED = {"suffix": "this model writes at the end of a text only; leave it out."}
 
 
@@ -210,7 +210,7 @@ class CompletionWriter:
         self._choices = completion.n or 1
         self._plans = plans
         self._generate = generate
-        self._generation: Generation | None = None  # under way
+        self._generation: GenerationEvents | None = None  # under way
         self._usages: list[TokenUsage] = []
         self._closed = False
         self._events = self._list_events()

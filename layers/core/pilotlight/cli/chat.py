@@ -57,7 +57,7 @@ def chat(
     ModelReference.parse(name)
     with open_server(url, store) as address, open_client(address) as client:
         packaged_model.print_step("Before the first question", began)
-        Conversation(client, name, system, options, json=json).run()
+        TerminalChat(client, name, system, options, json=json).run()
 
 
 @contextmanager
@@ -85,7 +85,7 @@ def is_answering(url: str) -> bool:
         return client.is_ready()
 
 
-class Conversation:
+class TerminalChat:
     """A conversation with one model; an answer that is stopped stays in it as far as it has come."""
 
     def __init__(self, client: Client, model: str, system: str | None, options: Options, *, json: bool) -> None:

@@ -19,17 +19,17 @@ COMPLETIONS = "/v1/completions"
 JSON_TYPE = {"content-type": "application/json"}
 
 
-class CompletionChoice(Struct, frozen=True):
+class GoldenCompletionChoice(Struct, frozen=True):
     """What is read of a choice."""
 
     text: str
     token_ids: list[int] = []
 
 
-class Completion(Struct, frozen=True):
+class GoldenCompletion(Struct, frozen=True):
     """What is read of a completion."""
 
-    choices: list[CompletionChoice]
+    choices: list[GoldenCompletionChoice]
 
 
 class GoldenPromptChecks:
@@ -78,7 +78,7 @@ class GoldenPromptChecks:
         if reply.status != 200:
             raise ModelRefusedError(f"Golden prompt {number} is answered with {format_reply(reply)}.")
         try:
-            (choice,) = msgspec.json.decode(reply.content, type=Completion).choices
+            (choice,) = msgspec.json.decode(reply.content, type=GoldenCompletion).choices
         except (msgspec.MsgspecError, ValueError) as exc:
             raise ModelRefusedError(f"The answer to golden prompt {number} is no completion: {exc}.") from exc
         if tuple(choice.token_ids) != prompt.expected:

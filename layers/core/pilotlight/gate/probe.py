@@ -31,6 +31,7 @@ from pilotlight.registry.registry import Registry, version_path
 from pilotlight.runtime import golden, golden_recorder, process_memory, request_search
 from pilotlight.runtime.datatypes import Array
 from pilotlight.runtime.example_batches import AXIS_SUFFIX, BatchLayout, find_layout, generate_answers
+from pilotlight.runtime.golden_replay import replay_document
 from pilotlight.runtime.model_cache import LoadedModel
 from pilotlight.runtime.model_files import open_model_files
 from pilotlight.runtime.model_manager import ModelManager
@@ -159,7 +160,7 @@ def replay_golden(recorded: golden.GoldenDocument | str | None, model: LoadedMod
     if not isinstance(recorded, golden.GoldenDocument):
         return recorded
     try:
-        golden.replay_document(recorded, model)
+        replay_document(recorded, model)
     except PilotlightError as exc:
         return str(exc)
     return None

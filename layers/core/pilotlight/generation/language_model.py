@@ -172,7 +172,7 @@ class LanguageModel:
 Event = TypeVar("Event")
 
 
-class EventStream(Generic[Event]):
+class DecodingStream(Generic[Event]):
     """Events while they come; at its end, or when it is closed or forgotten, the model is free for the next request."""
 
     def __init__(
@@ -238,7 +238,7 @@ class EventStream(Generic[Event]):
         self.close()
 
 
-class Generation(EventStream[GenerationEvent]):
+class Generation(DecodingStream[GenerationEvent]):
     """The answer to one request: deltas of text, and an end of each choice."""
 
     @property
@@ -247,7 +247,7 @@ class Generation(EventStream[GenerationEvent]):
         return self._decodings[0].usage
 
 
-class BatchGeneration(EventStream[IndexedEvent]):
+class BatchGeneration(DecodingStream[IndexedEvent]):
     """The answers to many requests: pairs of a request's index and an event."""
 
     @property

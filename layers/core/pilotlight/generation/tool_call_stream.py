@@ -15,7 +15,7 @@ import msgspec
 
 from pilotlight.generation.call_reader import CallReader
 from pilotlight.generation.tool_call_formats import ToolCallFormat
-from pilotlight.generation.tools import ContentDelta, MessageDelta, ToolCall, ToolCallDelta
+from pilotlight.generation.tools import CallPiece, MessagePiece, TextPiece, ToolCall
 
 SHORT_ID_LENGTH, LONG_ID_LENGTH = 9, 24
 ALPHABET = string.ascii_letters + string.digits
@@ -55,7 +55,7 @@ class ToolCallStream:
         self._reader = CallReader(form.arguments_key)
         self._sent: int | None = None  # characters of the arguments given out; None: the call has not been begun
         self._is_listed = False
-        self._deltas: list[MessageDelta] = []
+        self._deltas: list[MessagePiece] = []
         self._content: list[str] = []
         self._calls: list[ToolCall] = []
 
@@ -69,7 +69,7 @@ class ToolCallStream:
         """The calls, of which the last may have ended before it was whole."""
         return tuple(self._calls)
 
-    def feed(self, text: str) -> list[MessageDelta]:
+    def read(self, text: str) -> list[MessagePiece]:
         """Take the next piece of text, and return what is certain now."""
         if not self._names:
             self._emit_text(text)
@@ -80,7 +80,7 @@ class ToolCallStream:
                 self._emit_arguments()
         return self._drain()
 
-    def finish(self) -> list[MessageDelta]:
+    def finish(self) -> list[MessagePiece]:
         """Return what was held back, at the end of the text."""
         if self._place is _Place.TEXT:
             self._emit_text("" if self._calls and not self._held.strip() else self._held)
@@ -89,7 +89,7 @@ class ToolCallStream:
         self._held, self._place = "", _Place.TEXT
         return self._drain()
 
-    def _drain(self) -> list[MessageDelta]:
+    def _drain(self) -> list[MessagePiece]:
         deltas, self._deltas = _join_deltas(self._deltas), []
         return deltas
 
@@ -228,7 +228,7 @@ class ToolCallStream:
     def _emit_text(self, text: str) -> None:
         if text:
             self._content.append(text)
-            self._deltas.append(ContentDelta(text))
+            self._deltas.append(TextPiece(text))
 
     def _read_arguments(self) -> str | None:
         """Return the arguments' text if the call is one of a tool that there is, with an object as arguments."""
@@ -251,16 +251,16 @@ class ToolCallStream:
             self._sent = len(text)
             last = self._calls[-1]
             self._calls[-1] = ToolCall(last.id, last.name, text)
-            self._deltas.append(ToolCallDelta(len(self._calls) - 1, arguments=piece))
+            self._deltas.append(CallPiece(len(self._calls) - 1, arguments=piece))
 
     def _emit_call(self, arguments: str) -> None:
         """Give out a call's beginning, and its arguments as far as they are there."""
         call = ToolCall(self._create_id(), self._reader.name or "", arguments)
         self._calls.append(call)
         index = len(self._calls) - 1
-        self._deltas.append(ToolCallDelta(index, call.id, call.name))
+        self._deltas.append(CallPiece(index, call.id, call.name))
         if arguments:
-            self._deltas.append(ToolCallDelta(index, arguments=arguments))
+            self._deltas.append(CallPiece(index, arguments=arguments))
 
 
 def create_call_id(*, is_short: bool = False) -> str:
@@ -277,21 +277,21 @@ def _decode(text: str) -> Any:  # noqa: ANN401  # any JSON
         return None
 
 
-def _join_deltas(deltas: list[MessageDelta]) -> list[MessageDelta]:
+def _join_deltas(deltas: list[MessagePiece]) -> list[MessagePiece]:
     """Join neighbours that say more of the same."""
-    joined: list[MessageDelta] = []
+    joined: list[MessagePiece] = []
     for delta in deltas:
         last = joined[-1] if joined else None
-        if isinstance(delta, ContentDelta) and isinstance(last, ContentDelta):
-            joined[-1] = ContentDelta(last.text + delta.text)
+        if isinstance(delta, TextPiece) and isinstance(last, TextPiece):
+            joined[-1] = TextPiece(last.text + delta.text)
         elif (
-            isinstance(delta, ToolCallDelta)
-            and isinstance(last, ToolCallDelta)
+            isinstance(delta, CallPiece)
+            and isinstance(last, CallPiece)
             and delta.id is None
             and last.id is None
             and delta.index == last.index
         ):
-            joined[-1] = ToolCallDelta(delta.index, arguments=last.arguments + delta.arguments)
+            joined[-1] = CallPiece(delta.index, arguments=last.arguments + delta.arguments)
         else:
             joined.append(delta)
     return joined

@@ -38,13 +38,13 @@ class ToolCall(Struct, frozen=True):
     arguments: str  # JSON text, as the model wrote it
 
 
-class ContentDelta(Struct, frozen=True):
+class TextPiece(Struct, frozen=True):
     """The next piece of the answer's text, outside any call."""
 
     text: str
 
 
-class ToolCallDelta(Struct, frozen=True):
+class CallPiece(Struct, frozen=True):
     """The next piece of a call: the first has the id and the name, the others have the next part of the arguments."""
 
     index: int
@@ -53,4 +53,4 @@ class ToolCallDelta(Struct, frozen=True):
     arguments: str = ""
 
 
-MessageDelta = ContentDelta | ToolCallDelta
+MessagePiece = TextPiece | CallPiece

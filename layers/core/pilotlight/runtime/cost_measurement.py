@@ -6,8 +6,6 @@ because a graph may kill the process that runs it. Publishing never fails becaus
 """
 
 import logging
-import os
-import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -18,7 +16,7 @@ import msgspec
 import numpy as np
 from msgspec import Struct
 
-from pilotlight.contracts.codec import decode_document, encode_document
+from pilotlight.contracts.codec import decode_document
 from pilotlight.contracts.manifest import CostPoint, RequestCost, TensorSpec
 from pilotlight.errors import DeadlineError, InvalidInputError, PilotlightError
 from pilotlight.runtime import malloc, process_memory
@@ -26,6 +24,7 @@ from pilotlight.runtime.datatypes import Array
 from pilotlight.runtime.golden import GoldenDocument, to_arrays
 from pilotlight.runtime.golden_recorder import generate_input
 from pilotlight.runtime.inference_deadline import DeadlineRunner
+from pilotlight.runtime.measurement_process import measure_in_new_process
 from pilotlight.runtime.session import MB_PER_VCPU, Session, open_session
 
 LOG = logging.getLogger("pilotlight.runtime")
@@ -51,21 +50,9 @@ class CostMeasurementRequest(Struct, frozen=True):
 
 def measure_request_cost(graph: Path, golden: GoldenDocument | None = None) -> RequestCost | None:
     """Measure a graph in a new process; None, with a line in the log, if that fails or takes too long."""
-    try:
-        done = subprocess.run(
-            [sys.executable, "-m", "pilotlight.runtime.cost_measurement"],
-            input=encode_document(CostMeasurementRequest(str(graph.absolute()), golden)),
-            capture_output=True,
-            timeout=TIMEOUT_SECONDS,
-            check=True,
-            env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "ORT_DISABLE_TELEMETRY": "1"},
-        )
-        return decode_document(done.stdout, RequestCost, "the measurement")
-    except (OSError, subprocess.SubprocessError, PilotlightError) as exc:
-        said: bytes = getattr(exc, "stderr", None) or b""
-        reason = said.decode(errors="replace").strip().rsplit("\n", 1)[-1] or str(exc)
-        LOG.info("What requests of %s cost is not measured: %s", graph.name, reason)
-        return None
+    request = CostMeasurementRequest(str(graph.absolute()), golden)
+    what = f"What requests of {graph.name} cost"
+    return measure_in_new_process("pilotlight.runtime.cost_measurement", request, RequestCost, TIMEOUT_SECONDS, what)
 
 
 def measure_graph(request: CostMeasurementRequest) -> RequestCost:

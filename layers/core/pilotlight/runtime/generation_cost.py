@@ -8,7 +8,6 @@ Publishing never fails because of it. No tokenizer is needed: the prompt's token
 import logging
 import os
 import shutil
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -20,12 +19,13 @@ import msgspec
 import numpy as np
 from msgspec import Struct
 
-from pilotlight.contracts.codec import decode_document, encode_document
+from pilotlight.contracts.codec import decode_document
 from pilotlight.contracts.decoder import DecoderSpec
 from pilotlight.contracts.manifest import GenerationCost, GenerationSpeed, Manifest
 from pilotlight.errors import InvalidInputError, PilotlightError
 from pilotlight.generation.causal_model import CausalModel
 from pilotlight.runtime import malloc, process_memory
+from pilotlight.runtime.measurement_process import measure_in_new_process
 from pilotlight.runtime.model_files import open_model_files
 from pilotlight.runtime.session import MB_PER_VCPU, open_decoder_session
 from pilotlight.storage.object_store import ObjectStore
@@ -48,21 +48,9 @@ class GenerationMeasurementRequest(Struct, frozen=True):
 
 def measure_generation(graph: Path, decoder: DecoderSpec) -> GenerationCost | None:
     """Measure a graph in a new process; None, with a line in the log, if that fails or takes too long."""
-    try:
-        done = subprocess.run(
-            [sys.executable, "-m", "pilotlight.runtime.generation_cost"],
-            input=encode_document(GenerationMeasurementRequest(str(graph.absolute()), decoder)),
-            capture_output=True,
-            timeout=TIMEOUT_SECONDS,
-            check=True,
-            env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "ORT_DISABLE_TELEMETRY": "1"},
-        )
-        return decode_document(done.stdout, GenerationCost, "the measurement")
-    except (OSError, subprocess.SubprocessError, PilotlightError) as exc:
-        said: bytes = getattr(exc, "stderr", None) or b""
-        reason = said.decode(errors="replace").strip().rsplit("\n", 1)[-1] or str(exc)
-        LOG.info("What texts of %s cost is not measured: %s", graph.name, reason)
-        return None
+    request = GenerationMeasurementRequest(str(graph.absolute()), decoder)
+    what = f"What texts of {graph.name} cost"
+    return measure_in_new_process("pilotlight.runtime.generation_cost", request, GenerationCost, TIMEOUT_SECONDS, what)
 
 
 def measure_stored_generation(store: ObjectStore, manifest: Manifest) -> GenerationCost:

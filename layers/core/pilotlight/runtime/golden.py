@@ -14,7 +14,6 @@ from msgspec.structs import replace
 from pilotlight.contracts.manifest import Datatype, Precision
 from pilotlight.errors import ModelRefusedError
 from pilotlight.runtime.datatypes import NUMPY_DTYPES, Array
-from pilotlight.runtime.model_cache import LoadedModel
 from pilotlight.runtime.session import Session
 
 
@@ -75,15 +74,6 @@ class GoldenDocument(Struct, frozen=True, kw_only=True):
     tolerance: float = 0.0
     exchanges: tuple[GoldenExchange, ...] = ()
     prompts: tuple[GoldenPrompt, ...] = ()
-
-
-def replay_document(document: GoldenDocument, model: LoadedModel) -> None:
-    """Replay golden requests or prompts on an open model; `ModelRefusedError` if an answer differs."""
-    replay_exchanges(document, model.session)
-    if document.prompts and model.language_model is not None:
-        from pilotlight.runtime.golden_prompts import replay_prompts  # few functions generate
-
-        replay_prompts(document, model.language_model)
 
 
 def replay_exchanges(document: GoldenDocument, session: Session) -> None:

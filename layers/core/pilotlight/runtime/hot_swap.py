@@ -20,7 +20,8 @@ from pilotlight.errors import (
 )
 from pilotlight.observability.emf import count
 from pilotlight.runtime.alias_cache import AliasCache, AliasKey, CachedAlias
-from pilotlight.runtime.golden import GoldenDocument, replay_document
+from pilotlight.runtime.golden import GoldenDocument
+from pilotlight.runtime.golden_replay import replay_document
 from pilotlight.runtime.model_cache import LoadedModel, VersionKey
 from pilotlight.runtime.model_files import RUNTIME, build_refused_error, find_mismatch, open_model_files
 from pilotlight.runtime.model_loader import ModelLoader

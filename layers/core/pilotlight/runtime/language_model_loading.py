@@ -24,8 +24,7 @@ from pilotlight.generation.language_model import LanguageModel
 from pilotlight.generation.text_tokenizer import TextTokenizer
 from pilotlight.native.calls import NativeCalls
 from pilotlight.runtime import malloc
-from pilotlight.runtime.model_files import open_model_files
-from pilotlight.runtime.model_loader import read_asset
+from pilotlight.runtime.model_files import open_model_files, read_asset
 from pilotlight.runtime.session import ORT_ERRORS, Session, build_session, clean_cause, open_decoder_session
 from pilotlight.storage.object_store import ObjectStore
 

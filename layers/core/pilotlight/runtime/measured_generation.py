@@ -18,7 +18,7 @@ COMPARED_TOKENS = 32  # of an answer's beginning, by which a shadow's answer is 
 Result = TypeVar("Result")
 
 
-class Generation(Protocol):
+class GenerationEvents(Protocol):
     """What the engine returns: an iterator over events, whose usage is known after its end."""
 
     @property
@@ -71,7 +71,7 @@ class MeasuredGeneration:
 
     def __init__(
         self,
-        start: Callable[[], Generation],
+        start: Callable[[], GenerationEvents],
         on_end: Callable[[GenerationOutcome], None],
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
@@ -84,7 +84,7 @@ class MeasuredGeneration:
         self._finish_reasons: list[FinishReason] = []
         self._beginning: list[int] = []
         self._outcome: GenerationOutcome | None = None
-        self._generation: Generation | None = None
+        self._generation: GenerationEvents | None = None
         self._generation = self._measure(start)
 
     @property

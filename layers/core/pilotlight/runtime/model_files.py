@@ -181,3 +181,9 @@ def build_refused_error(manifest: Manifest, file: ManifestFile, reason: str) -> 
         f"{manifest.name}:{manifest.version} is refused: {file.path} {reason}; publish the model again as a new "
         "version."
     )
+
+
+def read_asset(store: ObjectStore, manifest: Manifest, file: ManifestFile) -> bytes:
+    """Fetch and check a file of a version that is read whole."""
+    with open_model_files(store, manifest, file) as path:
+        return Path(path).read_bytes()

@@ -8,9 +8,8 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from math import ceil, inf
-from pathlib import Path
 
-from pilotlight.contracts.manifest import Manifest, ManifestFile, TensorSpec
+from pilotlight.contracts.manifest import Manifest, TensorSpec
 from pilotlight.errors import InvalidInputError, LoadingError, ModelRefusedError, NotFoundError
 from pilotlight.observability.emf import count
 from pilotlight.registry.registry import Registry, version_path
@@ -18,7 +17,7 @@ from pilotlight.runtime import malloc
 from pilotlight.runtime.fetch_progress import FETCHES
 from pilotlight.runtime.load_time import OPEN_BYTES_PER_S, LoadTimeEstimator
 from pilotlight.runtime.model_cache import Assets, LoadedModel, ModelCache, VersionKey
-from pilotlight.runtime.model_files import open_model_files
+from pilotlight.runtime.model_files import open_model_files, read_asset
 from pilotlight.runtime.session import open_session
 from pilotlight.runtime.single_flight import BackgroundTask, SingleFlight, wait_for_document
 from pilotlight.storage.object_store import ObjectStore
@@ -264,12 +263,6 @@ def report_refusal(key: VersionKey, error: ModelRefusedError) -> None:
 def load_assets(store: ObjectStore, manifest: Manifest) -> Assets:
     """Fetch and check the assets of a version; raises `ModelRefusedError` as `open_model_files` does."""
     return Assets({file.path: read_asset(store, manifest, file) for file in manifest.asset_files})
-
-
-def read_asset(store: ObjectStore, manifest: Manifest, file: ManifestFile) -> bytes:
-    """Fetch and check a file of a version that is read whole."""
-    with open_model_files(store, manifest, file) as path:
-        return Path(path).read_bytes()
 
 
 def check_graph_signature(

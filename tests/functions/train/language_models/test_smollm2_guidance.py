@@ -98,7 +98,7 @@ def test_calls_of_tools_are_valid(model: LanguageModel, mode: Any) -> None:  # n
     for seed in range(10):
         text, reason = answer(model, prompt, plan.constraint, seed)
         stream = plan.create_stream()
-        stream.feed(text)
+        stream.read(text)
         stream.finish()
         assert "<tool_call>" not in stream.content
         assert mode == "auto" or stream.content == ""

@@ -102,7 +102,7 @@ class FunctionCall(Struct, frozen=True):
     arguments: str | JsonObject | None = None
 
 
-class ToolCall(Struct, frozen=True):
+class ChatToolCall(Struct, frozen=True):
     """A call of a tool in an earlier answer."""
 
     function: FunctionCall
@@ -116,7 +116,7 @@ class ChatMessage(Struct, frozen=True):
     role: str
     content: str | list[ContentPart] | None = None
     name: str | None = None
-    tool_calls: list[ToolCall] | None = None
+    tool_calls: list[ChatToolCall] | None = None
     tool_call_id: str | None = None
     refusal: str | None = None
     reasoning_content: str | None = None
@@ -287,7 +287,7 @@ class FunctionDelta(Struct, frozen=True):
     name: str | UnsetType = UNSET
 
 
-class ToolCallDelta(Struct, frozen=True):
+class ChatToolCallDelta(Struct, frozen=True):
     """More of a call: its id, type and name in the first piece only."""
 
     index: int
@@ -301,7 +301,7 @@ class ChatDelta(Struct, frozen=True):
 
     role: Literal["assistant"] | UnsetType = UNSET
     content: str | UnsetType = UNSET
-    tool_calls: list[ToolCallDelta] | UnsetType = UNSET
+    tool_calls: list[ChatToolCallDelta] | UnsetType = UNSET
 
 
 class ChunkChoice(Struct, frozen=True, kw_only=True):

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
-from pilotlight.api.schemas.responses import InputItem, InputPart, InputTokensDetails, OutputTokensDetails
+from pilotlight.api.schemas.responses import InputPart, InputTokensDetails, OutputTokensDetails, ResponseInputItem
 
 MAX_QUESTIONS, MAX_CHOICES, MAX_LEVELS = 64, 26, 10  # vLLM's; a question's options are the letters A to Z
 
@@ -37,7 +37,7 @@ class DecisionsBody(Struct, frozen=True, kw_only=True):
     """A request for decisions."""
 
     model: Annotated[str, Meta(min_length=1)]
-    input: str | list[InputItem]
+    input: str | list[ResponseInputItem]
     questions: Annotated[list[QuestionBody], Meta(min_length=1, max_length=MAX_QUESTIONS)]
 
 

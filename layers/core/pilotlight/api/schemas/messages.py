@@ -42,7 +42,7 @@ class ToolBody(Struct, frozen=True):
     strict: bool | None = None
 
 
-class ToolChoiceBody(Struct, frozen=True):
+class MessagesToolChoice(Struct, frozen=True):
     """Whether tools are called."""
 
     type: Literal["auto", "any", "tool", "none"]
@@ -70,7 +70,7 @@ class CountTokensBody(Struct, frozen=True, kw_only=True):
     messages: Annotated[list[InputMessage], Meta(min_length=1)]
     system: str | list[ContentBlock] | None = None
     tools: Annotated[list[ToolBody], Meta(max_length=MAX_TOOLS)] | None = None
-    tool_choice: ToolChoiceBody | None = None
+    tool_choice: MessagesToolChoice | None = None
     output_config: OutputConfig | None = None
 
 

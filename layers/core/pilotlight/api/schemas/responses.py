@@ -22,7 +22,7 @@ class InputPart(Struct, frozen=True):
     refusal: str | None = None
 
 
-class InputItem(Struct, frozen=True):
+class ResponseInputItem(Struct, frozen=True):
     """An item of the input: a message, a call of a function in an earlier answer, or that function's answer."""
 
     type: str | None = None  # message, if it has a role
@@ -51,7 +51,7 @@ class ToolReference(Struct, frozen=True):
     name: str | None = None
 
 
-class ToolChoiceBody(Struct, frozen=True, omit_defaults=True):
+class ResponseToolChoice(Struct, frozen=True, omit_defaults=True):
     """A function that must be called, or the tools that may be."""
 
     type: str
@@ -70,7 +70,7 @@ class TextFormat(Struct, frozen=True, omit_defaults=True):
     description: str | None = None
 
 
-class TextOptions(Struct, frozen=True):
+class ResponseTextOptions(Struct, frozen=True):
     """What the text is to be."""
 
     format: TextFormat | None = None
@@ -79,14 +79,14 @@ class TextOptions(Struct, frozen=True):
 class ResponsesBody(GenerationFields, frozen=True, kw_only=True):
     """A request for a response; sampling has the fields of chats, vLLM's among them."""
 
-    input: str | list[InputItem]
+    input: str | list[ResponseInputItem]
     instructions: str | None = None
     tools: Annotated[list[FunctionToolBody], Meta(max_length=MAX_TOOLS)] | None = None
-    tool_choice: str | ToolChoiceBody | None = None
+    tool_choice: str | ResponseToolChoice | None = None
     parallel_tool_calls: bool | None = None
     max_output_tokens: Annotated[int, Meta(ge=1)] | None = None
     top_logprobs: Annotated[int, Meta(ge=0, le=MAX_TOP_LOGPROBS)] | None = None
-    text: TextOptions | None = None
+    text: ResponseTextOptions | None = None
     metadata: dict[str, str] | None = None
     include: list[str] | None = None
     chat_template_kwargs: JsonObject | None = None
@@ -204,8 +204,8 @@ class ResponseObject(Struct, frozen=True, kw_only=True):
     service_tier: Literal["default"] = "default"
     store: bool = False
     temperature: float = 1.0
-    text: TextOptions = TextOptions(TextFormat("text"))
-    tool_choice: str | ToolChoiceBody = "auto"
+    text: ResponseTextOptions = ResponseTextOptions(TextFormat("text"))
+    tool_choice: str | ResponseToolChoice = "auto"
     tools: list[FunctionToolBody] = []
     top_logprobs: int = 0
     top_p: float = 1.0
