@@ -9,7 +9,9 @@ from tests.e2e.front_door.route_calls import BODIES, SPECIAL, name_route
 
 ROOT = Path(__file__).parents[2]
 NAMES = {"serve": "`pilotlight serve`", "sam": "`sam local start-api`", "deployed": "a deployed stack"}
-MODULES = [f"tests.e2e.front_door.test_{name}" for name in ("clients", "openai", "routes", "tritonclient")]
+MODULES = [
+    f"tests.e2e.front_door.test_{name}" for name in ("clients", "language_models", "openai", "routes", "tritonclient")
+]
 
 
 def test_the_documentation_lists_every_difference() -> None:

@@ -134,6 +134,18 @@ DIFFERENCES: tuple[Difference, ...] = (
         name_routes(TRAINING_ROUTES),
     ),
     Difference(
+        "deployed",
+        "A streamed answer comes whole, once it is written.",
+        "AWS's Runtime Interface Emulator, in which the emulator of AWS runs functions, collects what they stream.",
+        name_tests("test_frames_are_sent_while_the_text_is_written"),
+    ),
+    Difference(
+        "sam",
+        "A streamed answer comes whole, once it is written.",
+        "The SAM CLI knows no streaming, and its Runtime Interface Emulator collects what a function streams.",
+        name_tests("test_frames_are_sent_while_the_text_is_written"),
+    ),
+    Difference(
         "serve",
         "A large file goes in parts both ways, and has no presigned URLs.",
         "Its store is a folder, and a folder signs nothing; with a bucket as its store it has them.",
