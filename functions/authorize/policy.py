@@ -5,7 +5,6 @@ the verb, `prod/*/ping` would match `prod/GET/registry/models/ping`. Source of t
 Output from a Lambda authorizer; it may have 8 KB.
 """
 
-import re
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from functools import lru_cache
@@ -44,19 +43,24 @@ def build_path_patterns(scope: Scope) -> Iterator[str]:
 
     A `/` at the end of a path is no part of its route.
     """
-    paths = {re.sub(r"\{[^}]*\}", "*", route) for route, needed in SCOPES.items() if needed == scope}
-    paths = {_widen_pattern(path, path.partition("*")[0] + "*", scope) if "*" in path else path for path in paths}
-    paths = {_widen_pattern(path, f"{path.rstrip('*')}*", scope) for path in paths}
+    paths = {_shorten_path(route.partition("{")[0], scope) for route, needed in SCOPES.items() if needed == scope}
     paths |= {f"{path}/" for path in paths if not path.endswith("*")}
     for path in sorted(paths):
         if not any(other != path and fnmatchcase(path, other) for other in paths):
             yield path
 
 
-def _widen_pattern(path: str, wider: str, scope: Scope) -> str:
-    """Return the wider pattern, unless it matches a route of another scope."""
-    others = (route for route, needed in SCOPES.items() if needed != scope)
-    return path if any(fnmatchcase(route, wider) for route in others) else wider
+def _shorten_path(path: str, scope: Scope) -> str:
+    """Return the shortest beginning of a path that begins no path of another scope, with `*`; else the path itself.
+
+    Both the beginnings and the others' routes end before the first parameter, which may be any text.
+    """
+    others = [route.partition("{") for route, needed in SCOPES.items() if needed != scope]
+    for length in range(len("/") + 1, len(path) + 1):
+        beginning = path[:length]
+        if not any(head.startswith(beginning) or (brace and beginning.startswith(head)) for head, brace, _ in others):
+            return f"{beginning}*"
+    return path
 
 
 def _build_statement(effect: str, resources: list[str]) -> dict[str, Any]:

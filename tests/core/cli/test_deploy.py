@@ -40,6 +40,7 @@ if words[0] == "build":
     folder.mkdir(parents=True, exist_ok=True)
     architecture = words[-1].partition("=")[2]
     text = "Parameters:\\n  Architecture:\\n    Default: " + architecture + "\\n  Auth:\\n    Default: keys\\n"
+    text += "Resources:\\n  Api: {{Location: ../../infra/api.yaml}}\\n"
     (folder / "template.yaml").write_text(text)
 if words[0] == "deploy":
     if said := os.environ.get("SAM_SAYS"):

@@ -82,7 +82,7 @@ def test_the_answer_names_the_tenant_and_his_key() -> None:
 
 
 def test_what_another_pattern_covers_is_left_out() -> None:
-    assert set(build_path_patterns("infer")) >= {"/v2/models*", "/invocations*"}
+    assert set(build_path_patterns("infer")) >= {"/v2/m*", "/i*"}
     assert not [path for path in build_path_patterns("infer") if path.startswith("/v2/models/")]
 
 

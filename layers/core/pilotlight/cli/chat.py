@@ -21,6 +21,8 @@ from pilotlight.errors import InvalidInputError, PilotlightError, UnavailableErr
 EXIT, CLEAR = "/exit", "/clear"
 PROMPT = "> "
 QUESTION = "What is a pilot light?"  # of a demo without a terminal
+TEMPERATURE = 0.2  # small models write nonsense at OpenAI's 1; SmolLM2's authors advise 0.2
+MAX_TOKENS = 512  # of an answer, since a small model may never end one
 LOADING_S = 300.0  # how long a model may take to be opened
 Options = dict[str, float | int | None]
 
@@ -39,9 +41,9 @@ def chat(
     ] = None,
     system: Annotated[str | None, typer.Option("--system", help="What the model is told before the chat.")] = None,
     temperature: Annotated[
-        float | None, typer.Option("--temperature", min=0, max=2, help="0 always takes the likeliest token.")
-    ] = None,
-    max_tokens: Annotated[int | None, typer.Option("--max-tokens", min=1, help="Of each answer.")] = None,
+        float, typer.Option("--temperature", min=0, max=2, help="0 always takes the likeliest token.")
+    ] = TEMPERATURE,
+    max_tokens: Annotated[int, typer.Option("--max-tokens", min=1, help="Of each answer.")] = MAX_TOKENS,
     json: JsonOption = False,
 ) -> None:
     """Chat with a language model; what is piped in is one question. /exit ends, /clear begins anew."""
