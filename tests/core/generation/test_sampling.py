@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from pilotlight.errors import ModelRefusedError
 from pilotlight.generation.key_value_cache import FloatArray
 from pilotlight.generation.request import SamplingOptions
 from pilotlight.generation.sampling import Sampler, compute_top_logprobs, find_nucleus, find_place, truncate
@@ -142,3 +143,29 @@ def test_log_probabilities_are_those_of_the_raw_logits(logits: FloatArray, top: 
     assert logprob == pytest.approx(float(expected[0]), abs=1e-3)
     assert [value for _, value in alternatives] == pytest.approx(sorted(expected, reverse=True)[:top], abs=1e-3)
     assert len(alternatives) == min(top, len(logits))
+
+
+@pytest.mark.parametrize("temperature", [1e-5, 1e-30, 1e-300])
+@pytest.mark.parametrize("options", [{}, {"top_p": 0.9}, {"top_k": 2}, {"min_p": 0.1}])
+def test_the_smallest_temperatures_take_the_greatest(temperature: float, options: dict[str, float]) -> None:
+    assert draw([1.0, 5.0, -60.0, 4.9], 5, temperature=temperature, **options) == [1] * 5
+
+
+def test_the_smallest_repetition_penalty_is_a_number_too() -> None:
+    assert draw([1.0, 0.0, -1.0], 1, prompt=[0, 1, 2], repetition_penalty=1e-300, temperature=0.0) == [0]
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+@pytest.mark.parametrize("options", [{}, {"top_p": 0.9}, {"top_k": 2}])
+@pytest.mark.parametrize("logits", [[1.0, np.nan], [np.inf, 1.0], [-np.inf, -np.inf]])
+def test_logits_that_are_no_numbers_are_the_models_fault(
+    logits: list[float], options: dict[str, float], temperature: float
+) -> None:
+    with pytest.raises(ModelRefusedError, match=r"scores its next token with (nan|-?inf)"):
+        draw(logits, temperature=temperature, **options)
+
+
+@pytest.mark.parametrize(("bias", "drawn"), [(100.0, 1), (-100.0, 0)])
+def test_a_bias_of_100_forces_a_token_or_forbids_it(bias: float, drawn: int) -> None:
+    logits = [0.0, 20.0 if bias < 0 else -20.0]
+    assert set(draw(logits, 50, temperature=2.0, logit_bias={1: bias})) == {drawn}

@@ -10,6 +10,7 @@ from collections.abc import Collection, Sequence
 import numpy as np
 import numpy.typing as npt
 
+from pilotlight.errors import ModelRefusedError
 from pilotlight.generation.key_value_cache import FloatArray
 from pilotlight.generation.request import BoolArray, SamplingOptions
 
@@ -17,6 +18,8 @@ IntArray = npt.NDArray[np.int64]
 BLOCK_TOKENS = 512
 SAFE_SHARE = 0.99  # for rounding
 SEED_MASK = (1 << 64) - 1  # a seed may be negative, which numpy refuses
+SMALLEST_TEMPERATURE = 1e-5  # a smaller one draws the same token, but fp32 has no room for the quotients
+SMALLEST_REPETITION_PENALTY = 1e-3  # for the same reason
 
 
 class Sampler:
@@ -40,11 +43,18 @@ class Sampler:
         """Draw a token by the logits of (vocabulary,), which are not changed.
 
         `mask` tells which tokens are allowed; those in `banned` are not. The caller notes by `accept` what he takes.
+        Raises `ModelRefusedError` if the logits are no numbers to draw by.
         """
         adjusted = self._adjust(logits, mask, banned)
         options = self._options
+        greatest = int(adjusted.argmax())  # the lowest id of equal ones; NaN, if there is one
+        if not np.isfinite(adjusted[greatest]):
+            raise ModelRefusedError(
+                f"The language model scores its next token with {adjusted[greatest]}, so that none can be drawn; "
+                "publish the model again as a new version, with another precision."
+            )
         if options.temperature == 0.0:
-            return int(adjusted.argmax())  # the lowest id of equal ones
+            return greatest
         tokens, weights = truncate(adjusted, options)
         place = find_place(weights, self._random.random())
         return place if tokens is None else int(tokens[place])
@@ -63,7 +73,8 @@ class Sampler:
         adjusted = logits.copy()
         adjusted[self._biased] += self._biases
         if self._seen:
-            penalize_repetition(adjusted, self._seen, self._options.repetition_penalty)
+            penalty = max(self._options.repetition_penalty, SMALLEST_REPETITION_PENALTY)
+            penalize_repetition(adjusted, self._seen, penalty)
         if self._penalizes and self._generated:
             self._penalize_generated(adjusted)
         if mask is not None:
@@ -107,7 +118,7 @@ def truncate(logits: FloatArray, options: SamplingOptions) -> tuple[IntArray | N
     if 0 < options.top_k < len(logits):
         tokens = find_greatest(logits, options.top_k)
         logits = logits[tokens]
-    weights: FloatArray = np.exp((logits - greatest) / np.float32(options.temperature))
+    weights: FloatArray = np.exp((logits - greatest) / np.float32(max(options.temperature, SMALLEST_TEMPERATURE)))
     if options.top_p < 1.0:
         places = find_nucleus(weights, options.top_p)
         tokens, weights = places if tokens is None else tokens[places], weights[places]
