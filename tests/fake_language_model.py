@@ -133,7 +133,7 @@ class FakeLanguageModel:
         self.generations.append(FakeGeneration(self, request))
         return self.generations[-1]
 
-    def score(self, tokens: Sequence[int]) -> list[float]:
+    def score(self, tokens: Sequence[int], deadline: float) -> list[float]:
         return [-1.0] * (len(tokens) - 1)
 
     @property

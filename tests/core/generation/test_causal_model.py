@@ -90,8 +90,11 @@ def test_scores_are_log_probabilities_of_the_tokens_that_came(
     logits = run_at_once(model, TOKENS[:100]).astype(np.float64)
     logprobs = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
     expected = logprobs[np.arange(99), TOKENS[1:100]]
-    np.testing.assert_allclose(model.score(TOKENS[:100]), expected, atol=1e-4)
-    assert len(model.score(TOKENS[:1])) == 0
+    scores, none = model.score(TOKENS[:100]), model.score(TOKENS[:1])
+    assert scores is not None
+    assert none is not None
+    np.testing.assert_allclose(scores, expected, atol=1e-4)
+    assert len(none) == 0
 
 
 def test_a_prompt_is_left_between_two_chunks(model: CausalModel) -> None:

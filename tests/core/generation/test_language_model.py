@@ -8,7 +8,7 @@ from collections.abc import Iterable
 import numpy as np
 import pytest
 
-from pilotlight.errors import ContextLengthError, InvalidInputError, LimitExceededError
+from pilotlight.errors import ContextLengthError, DeadlineError, InvalidInputError, LimitExceededError
 from pilotlight.generation.language_model import LanguageModel
 from pilotlight.generation.request import (
     BoolArray,
@@ -200,6 +200,54 @@ class TestConstraints:
         ended = model.constraint_compiler.compile_grammar('start: "a" | "b"')
         assert join(run(model, constraint=ended, ignore_end=True)) in {"a", "b"}
 
+    def test_one_that_fails_behind_a_draft_leaves_no_token_that_was_only_guessed(self) -> None:
+        model = ScriptedModel.build(["a", "z", "b"]).open()
+
+        class Failing(OnlyLetters):
+            def compute_mask(self) -> BoolArray:
+                return np.ones(model.spec.vocabulary_size, np.bool_)
+
+            def accept(self, token: int) -> None:
+                self.tokens.append(token)
+                if len(self.tokens) == 2:
+                    raise InvalidInputError("The grammar is too large.")
+
+        prompt = "abcd, abcd, "  # behind which an a makes the draft "bcd,"
+        with pytest.raises(InvalidInputError, match="too large"):
+            run(model, prompt, constraint=lambda: Failing(10**3, ()), prompt_lookup=True)
+        following = model.generate(build_request(model, prompt + "az and more"))
+        list(following)
+        assert following.usage.cached_tokens == len(prompt)
+
+
+class TestScores:
+    def test_what_two_prompts_share_is_run_once(self) -> None:
+        model = ScriptedModel.build(["a"]).open()
+        expected = [model.score_next(model.tokenizer.encode(PROMPT + end), [97, 98]).tolist() for end in ("12345", "6")]
+        again = model.score_next(model.tokenizer.encode(PROMPT + "12345"), [97, 98]).tolist()
+        assert again == expected[0] == expected[1]
+        generation = model.generate(build_request(model, PROMPT + "12345"))
+        list(generation)
+        assert generation.usage.cached_tokens == len(PROMPT) + 1
+
+    def test_the_deadline_ends_them(self) -> None:
+        model = ScriptedModel.build(["a"]).open()
+        tokens = model.tokenizer.encode(PROMPT)
+        with pytest.raises(DeadlineError, match=f"before its {len(tokens)} tokens are scored"):
+            model.score(tokens, time.monotonic())
+        with pytest.raises(DeadlineError, match=f"before its {len(tokens)} tokens are scored"):
+            model.score_next(tokens, [97], time.monotonic())
+        assert len(model.score(tokens, time.monotonic() + 1000)) == len(tokens) - 1
+
+    def test_a_chunk_that_would_end_too_late_is_not_begun(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        model = ScriptedModel.build(["a"], context_length=2000).open()
+        clock = iter([0.0, 0.0, 4.0])  # at the beginning, and before the first and the second of four chunks
+        with monkeypatch.context() as patched:
+            patched.setattr("pilotlight.generation.causal_model.time.monotonic", lambda: next(clock))
+            with pytest.raises(DeadlineError):
+                model.score_next(model.tokenizer.encode("x" * 1000), [97], 7.0)
+        assert join(run(model)) == "a"
+
 
 class TestChoices:
     def test_greedy_ones_are_the_same_and_all_are_counted(self) -> None:
@@ -338,6 +386,29 @@ class TestLeaving:
         assert len(events) <= 1
         assert not get_ends(events)
         assert join(run(model, max_tokens=2)) == "aa"
+
+    def test_one_that_is_closed_while_its_event_is_handed_out_frees_the_model(self) -> None:
+        model = ScriptedModel.build(["a", "b"]).open()
+        generation = model.generate(build_request(model))
+        stepping = threading.Lock()
+
+        class ClosedMeanwhile:
+            """A lock behind whose last look, but before its release, another thread closes the generation."""
+
+            acquire, release = stepping.acquire, stepping.release
+
+            def __enter__(self) -> None:
+                stepping.acquire()
+
+            def __exit__(self, *_: object) -> None:
+                closer = threading.Thread(target=generation.close)
+                closer.start()
+                closer.join()
+                stepping.release()
+
+        generation._stepping = ClosedMeanwhile()  # type: ignore[assignment]
+        assert list(generation) == []
+        assert join(run(model)) == "ab"
 
     def test_one_that_was_closed_is_at_its_end(self) -> None:
         model = ScriptedModel.build(["a", "b"]).open()

@@ -1,5 +1,6 @@
 from collections import Counter
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -147,7 +148,7 @@ def test_log_probabilities_are_those_of_the_raw_logits(logits: FloatArray, top: 
 
 @pytest.mark.parametrize("temperature", [1e-5, 1e-30, 1e-300])
 @pytest.mark.parametrize("options", [{}, {"top_p": 0.9}, {"top_k": 2}, {"min_p": 0.1}])
-def test_the_smallest_temperatures_take_the_greatest(temperature: float, options: dict[str, float]) -> None:
+def test_the_smallest_temperatures_take_the_greatest(temperature: float, options: dict[str, Any]) -> None:
     assert draw([1.0, 5.0, -60.0, 4.9], 5, temperature=temperature, **options) == [1] * 5
 
 
@@ -159,7 +160,7 @@ def test_the_smallest_repetition_penalty_is_a_number_too() -> None:
 @pytest.mark.parametrize("options", [{}, {"top_p": 0.9}, {"top_k": 2}])
 @pytest.mark.parametrize("logits", [[1.0, np.nan], [np.inf, 1.0], [-np.inf, -np.inf]])
 def test_logits_that_are_no_numbers_are_the_models_fault(
-    logits: list[float], options: dict[str, float], temperature: float
+    logits: list[float], options: dict[str, Any], temperature: float
 ) -> None:
     with pytest.raises(ModelRefusedError, match=r"scores its next token with (nan|-?inf)"):
         draw(logits, temperature=temperature, **options)

@@ -123,23 +123,28 @@ def write_question(question: QuestionBody, path: str) -> str:
     return "\n".join([*lines, "", "Answer with the letter of the right option alone."])
 
 
-def decide(model: "LanguageModel", body: DecisionsBody) -> tuple[list[DecisionAnswer], int]:
-    """Answer the questions by a language model; return the answers and how many tokens it has read."""
+def decide(model: "LanguageModel", body: DecisionsBody, deadline: float) -> tuple[list[DecisionAnswer], int]:
+    """Answer the questions by a language model; return the answers and how many tokens it has read.
+
+    Raises `DeadlineError` if that takes until `deadline`, on time.monotonic's clock.
+    """
     messages, answers, tokens = read_messages(body), [], 0
     for place, question in enumerate(body.questions):
         path = f"questions[{place}]"
         asked = Conversation(messages=[*messages, {"role": "user", "content": write_question(question, path)}])
         prompt = encode_prompt(model, render_prompt(model, asked))
         letters = string.ascii_uppercase[: len(list_options(question, path))]
-        answers.append(build_answer(question, compute_letter_probabilities(model, prompt, letters)))
+        answers.append(build_answer(question, compute_letter_probabilities(model, prompt, letters, deadline)))
         tokens += len(prompt)
     return answers, tokens
 
 
-def compute_letter_probabilities(model: "LanguageModel", prompt: Sequence[int], letters: str) -> list[float]:
+def compute_letter_probabilities(
+    model: "LanguageModel", prompt: Sequence[int], letters: str, deadline: float
+) -> list[float]:
     """Compute how probable each letter is as the next token, of these letters alone; they sum to 1."""
     tokens = [find_letter_token(model, letter) for letter in letters]
-    logprobs = model.score_next(prompt, tokens)
+    logprobs = model.score_next(prompt, tokens, deadline)
     weights = np.exp(logprobs - logprobs.max())
     return [float(weight) for weight in weights / weights.sum()]
 

@@ -106,7 +106,7 @@ def plan_prompts(
     for place, prompt in enumerate(list_prompts(completion)):
         tokens = encode_tokens(model, prompt, completion, place)
         request = build_request(completion, model, tokens, constraint, deadline)
-        plans.append(PromptPlan(tokens, request, build_echo(completion, model, prompt, tokens)))
+        plans.append(PromptPlan(tokens, request, build_echo(completion, model, prompt, tokens, deadline)))
     return plans
 
 
@@ -162,7 +162,11 @@ def build_request(
 
 
 def build_echo(
-    completion: CompletionBody, model: "LanguageModel", prompt: str | tuple[int, ...], tokens: tuple[int, ...]
+    completion: CompletionBody,
+    model: "LanguageModel",
+    prompt: str | tuple[int, ...],
+    tokens: tuple[int, ...],
+    deadline: float,
 ) -> EchoedPrompt:
     """Build the prompt as it is repeated; its first token follows nothing, so that it has no probability."""
     if not completion.echo:
@@ -176,7 +180,7 @@ def build_echo(
         offsets.append(place)
         place += len(piece.text)
     names = [name_token(piece) for piece in pieces]
-    following = [limit_logprob(float(each)) for each in model.score(tokens)] if len(tokens) > 1 else []
+    following = [limit_logprob(float(each)) for each in model.score(tokens, deadline)] if len(tokens) > 1 else []
     unknown: list[dict[str, float] | None] = [{} for _ in following]  # the likeliest in their place are not computed
     return EchoedPrompt(text, CompletionLogprobs(names, [None, *following], [None, *unknown], offsets))
 

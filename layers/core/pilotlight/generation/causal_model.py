@@ -4,6 +4,7 @@ This module imports no onnxruntime; it is given a session. The names and shapes 
 `contracts.decoder`.
 """
 
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -99,17 +100,24 @@ class CausalModel:
             logits = self.forward(cache, [tokens[start : find_chunk_end(start, len(tokens))]])
         return None if logits is None else logits[0, 0]
 
-    def score(self, tokens: Sequence[int]) -> npt.NDArray[np.float64]:
-        """Compute the natural logarithm of each token's probability after those before it, from the second on."""
+    def score(self, tokens: Sequence[int], check: Callable[[], bool] = lambda: False) -> npt.NDArray[np.float64] | None:
+        """Compute the natural logarithm of each token's probability after those before it, from the second on.
+
+        `check` is asked before each chunk whether to stop; then the result is None.
+        """
         cache = self.create_cache(capacity=len(tokens))
         size = max(min(CHUNK_TOKENS, MAX_LOGITS_BYTES // (4 * self.spec.vocabulary_size)), MIN_PROMPT_RUN)
         scores = np.zeros(len(tokens) - 1)
-        while (start := int(cache.lengths[0])) < len(scores):
-            chunk = tokens[start : min(start + size, len(scores))]
-            logits = self.forward(cache, [chunk], len(chunk))[0]
-            following = np.asarray(tokens[start + 1 : start + 1 + len(chunk)])
-            scores[start : start + len(chunk)] = compute_logprobs(logits, following)
-        self.release()  # the logits of many rows
+        try:
+            while (start := int(cache.lengths[0])) < len(scores):
+                if check():
+                    return None
+                chunk = tokens[start : min(start + size, len(scores))]
+                logits = self.forward(cache, [chunk], len(chunk))[0]
+                following = np.asarray(tokens[start + 1 : start + 1 + len(chunk)])
+                scores[start : start + len(chunk)] = compute_logprobs(logits, following)
+        finally:
+            self.release()  # the logits of many rows
         return scores
 
     def _bind(self, cache: KeyValueCache, shape: tuple[int, int, int]) -> None:
@@ -155,6 +163,20 @@ class CausalModel:
 
     def _bind_output(self, name: str, array: FloatArray) -> None:
         self._binding.bind_output(name, "cpu", 0, np.float32, array.shape, array.ctypes.data)
+
+
+class ChunkDeadline:
+    """Tells before each chunk of a prompt whether it would end behind the deadline, by the time of the one before."""
+
+    def __init__(self, deadline: float) -> None:
+        """Begin to count; `deadline` is on time.monotonic's clock."""
+        self._deadline = deadline
+        self._asked_at = time.monotonic()
+
+    def is_due(self) -> bool:
+        """Return whether to stop; to be asked before each chunk."""
+        before, self._asked_at = self._asked_at, time.monotonic()
+        return 2 * self._asked_at - before >= self._deadline
 
 
 def find_chunk_end(start: int, length: int) -> int:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Generator, Sequence
 from functools import cached_property
+from math import inf
 from threading import Lock
 from types import TracebackType
 from typing import TYPE_CHECKING, Generic, Self, TypeVar
@@ -10,9 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from pilotlight.contracts.decoder import DecoderSpec
-from pilotlight.errors import ContextLengthError, InvalidInputError, LimitExceededError
+from pilotlight.errors import ContextLengthError, DeadlineError, InvalidInputError, LimitExceededError
 from pilotlight.generation.batch_decoding import BatchDecoding, IndexedEvent
-from pilotlight.generation.causal_model import CausalModel, compute_logprobs
+from pilotlight.generation.causal_model import CausalModel, ChunkDeadline, compute_logprobs
 from pilotlight.generation.prefix_cache import PrefixCache
 from pilotlight.generation.request import GenerationEvent, GenerationRequest, TokenUsage
 from pilotlight.generation.request_decoding import RequestDecoding
@@ -125,28 +126,43 @@ class LanguageModel:
         """Raise what `generate` would raise for a request that cannot be answered."""
         check_request(request, self.spec)
 
-    def score(self, tokens: Sequence[int]) -> npt.NDArray[np.float64]:
-        """Compute the natural logarithm of each token's probability after those before it, from the second on."""
+    def score(self, tokens: Sequence[int], deadline: float = inf) -> npt.NDArray[np.float64]:
+        """Compute the natural logarithm of each token's probability after those before it, from the second on.
+
+        Raises `DeadlineError` if that takes until `deadline`, on time.monotonic's clock.
+        """
         check_prompt(tokens, self.spec)
         self._acquire()
         try:
-            return self._model.score(tokens)
+            scores = self._model.score(tokens, ChunkDeadline(deadline).is_due)
         finally:
             self._lock.release()
+        if scores is None:
+            raise build_deadline_error(tokens)
+        return scores
 
     @property
     def cached_bytes(self) -> int:
         """The memory of the keys and values that are kept from earlier requests, in bytes."""
         return self._prefix_cache.byte_count
 
-    def score_next(self, prompt: Sequence[int], tokens: Sequence[int]) -> npt.NDArray[np.float64]:
-        """Compute the natural logarithm of the probability that each of these tokens follows the prompt."""
+    def score_next(
+        self, prompt: Sequence[int], tokens: Sequence[int], deadline: float = inf
+    ) -> npt.NDArray[np.float64]:
+        """Compute the natural logarithm of the probability that each of these tokens follows the prompt.
+
+        What the prompt has in common with one before is not run again. Raises as `score` does.
+        """
         check_prompt(prompt, self.spec)
         self._acquire()
         try:
-            logits = self._model.prefill(self._model.create_cache(capacity=len(prompt)), prompt)
+            cache = self._prefix_cache.take(prompt, self._model)
+            try:
+                logits = self._model.prefill(cache, prompt, ChunkDeadline(deadline).is_due)
+            finally:
+                self._prefix_cache.put(prompt, cache)
             if logits is None:
-                raise InvalidInputError("The prompt is empty; send at least one token.")
+                raise build_deadline_error(prompt)
             rows = np.broadcast_to(logits, (len(tokens), len(logits)))
             return compute_logprobs(rows, np.asarray(tokens))
         finally:
@@ -198,10 +214,10 @@ class DecodingStream(Generic[Event]):
             except BaseException:
                 self._finish()
                 raise
-            if self._is_closed:
-                self._finish()
-                raise StopIteration
-            return event
+        if self._is_closed:  # by another thread, perhaps while this one held the lock, so that it could not finish
+            self.close()
+            raise StopIteration
+        return event
 
     def close(self) -> None:
         """Stop decoding; what has been run stays in the prefix cache.
@@ -254,6 +270,14 @@ class BatchGeneration(DecodingStream[IndexedEvent]):
     def usages(self) -> list[TokenUsage]:
         """The tokens of each request, as far as they have come."""
         return [decoding.usage for decoding in self._decodings]
+
+
+def build_deadline_error(tokens: Sequence[int]) -> DeadlineError:
+    """Build the error of tokens that are not scored in time."""
+    return DeadlineError(
+        f"The time of the request is over before its {len(tokens):,} tokens are scored; send a shorter text, or raise "
+        "GenerateMemory in template.yaml, by which the function is faster."
+    )
 
 
 def check_request(request: GenerationRequest, spec: DecoderSpec) -> None:

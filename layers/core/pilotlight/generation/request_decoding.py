@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Generator, Iterator
 
-from pilotlight.generation.causal_model import CausalModel
+from pilotlight.generation.causal_model import CausalModel, ChunkDeadline
 from pilotlight.generation.choice_decoder import ChoiceDecoder
 from pilotlight.generation.key_value_cache import KeyValueCache
 from pilotlight.generation.prefix_cache import PrefixCache
@@ -71,7 +71,8 @@ class RequestDecoding:
 
     def run_prompt(self, cache: KeyValueCache) -> Iterator[GenerationEvent]:
         """Run what the cache lacks of the prompt, and draw the first token of each choice."""
-        logits = self._model.prefill(cache, self._request.prompt, lambda: self.find_stop() is not None)
+        late = ChunkDeadline(self._request.deadline)
+        logits = self._model.prefill(cache, self._request.prompt, lambda: late.is_due() or self.find_stop() is not None)
         if logits is None:
             reason = self.find_stop() or FinishReason.LENGTH
             for choice in self.choices:
@@ -119,13 +120,15 @@ class RequestDecoding:
         logits = self._model.forward(cache, [run], len(run))[0]
         events: list[GenerationEvent] = []
         taken = 0
-        while taken <= len(draft):
-            events += choice.take(logits[taken])
-            lookup.append(choice.last_token)
-            taken += 1
-            if choice.end is not None or draft[taken - 1 : taken] != [choice.last_token]:
-                break
-        cache.rewind(0, start + taken)
+        try:
+            while taken <= len(draft):
+                events += choice.take(logits[taken])
+                lookup.append(choice.last_token)
+                taken += 1
+                if choice.end is not None or draft[taken - 1 : taken] != [choice.last_token]:
+                    break
+        finally:  # if a constraint fails too: the cache is kept for later prompts, and must hold what was drawn
+            cache.rewind(0, start + taken)
         return events
 
 
