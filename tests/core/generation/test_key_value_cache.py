@@ -1,9 +1,12 @@
+import weakref
+from typing import Any
+
 import numpy as np
 import pytest
 
 from pilotlight.contracts.decoder import DecoderSpec
 from pilotlight.errors import OutOfMemoryError
-from pilotlight.generation.key_value_cache import CAPACITY_STEP, KeyValueCache, round_capacity
+from pilotlight.generation.key_value_cache import CAPACITY_STEP, FloatArray, KeyValueCache, round_capacity
 
 
 def fill(cache: KeyValueCache, row: int, tokens: int, value: float) -> None:
@@ -60,16 +63,45 @@ def test_capacity_is_rounded_up_but_not_beyond_the_context(tokens: int, context:
     assert round_capacity(tokens, context) == capacity
 
 
-def test_memory_that_is_not_there_is_an_error_with_its_numbers(
-    spec: DecoderSpec, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def fail(*_: object) -> None:
-        raise MemoryError
+def test_growing_takes_one_array_more_than_the_larger_ones(spec: DecoderSpec, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = KeyValueCache(spec, rows=2)
+    before = cache.byte_count
+    expected = cache.count_growth_bytes(CAPACITY_STEP + 1)
+    assert cache.count_growth_bytes(CAPACITY_STEP) == 0
+    created: list[weakref.ref[FloatArray]] = []
+    peaks: list[int] = []
+    zeros = np.zeros
 
+    def create(*arguments: Any) -> FloatArray:  # noqa: ANN401 - numpy's own
+        array = zeros(*arguments)
+        created.append(weakref.ref(array))
+        olds = sum(each.nbytes for each in cache.arrays if each.shape[2] == CAPACITY_STEP)
+        peaks.append(olds + sum(each.nbytes for ref in created if (each := ref()) is not None))
+        return array
+
+    monkeypatch.setattr(np, "zeros", create)
+    cache.reserve(CAPACITY_STEP + 1)
+    assert max(peaks) == before + expected
+    assert len(created) == len(cache.arrays)
+
+
+@pytest.mark.parametrize("fitting", [0, 3])
+def test_memory_that_is_not_there_is_an_error_with_its_numbers(
+    spec: DecoderSpec, monkeypatch: pytest.MonkeyPatch, fitting: int
+) -> None:
     cache = KeyValueCache(spec)
     fill(cache, 0, 200, 1.0)
-    monkeypatch.setattr(np, "zeros", fail)
-    with pytest.raises(OutOfMemoryError, match=r"no memory for keys and values of 1 x 512 tokens, which take \d"):
-        cache.reserve(500)
-    assert cache.capacity == CAPACITY_STEP
-    assert cache.arrays[0][0, :, :200].min() == 1.0
+    arrays = [np.zeros((1, spec.kv_heads, 512, spec.head_size), np.float32) for _ in range(fitting)]
+
+    def take(*_: object) -> FloatArray:
+        if not arrays:
+            raise MemoryError
+        return arrays.pop()
+
+    with monkeypatch.context() as patched:
+        patched.setattr(np, "zeros", take)
+        with pytest.raises(OutOfMemoryError, match=r"no memory for keys and values of 1 x 512 tokens, which take \d"):
+            cache.reserve(500)
+    assert cache.lengths.tolist() == [0]
+    cache.reserve(1)  # it is empty, and can be used
+    assert {array.shape[2] for array in cache.arrays} == {cache.capacity} == {CAPACITY_STEP}

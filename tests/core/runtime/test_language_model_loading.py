@@ -10,12 +10,13 @@ from msgspec.structs import replace
 
 from pilotlight.contracts.manifest import ManifestDraft, Variant
 from pilotlight.contracts.names import CHAMPION, ModelReference
-from pilotlight.errors import InvalidInputError, LoadingError, ModelRefusedError
+from pilotlight.errors import InvalidInputError, LoadingError, ModelRefusedError, TooLargeError
 from pilotlight.generation.language_model import LanguageModel
 from pilotlight.generation.request import GenerationRequest, SamplingOptions, TextDelta
 from pilotlight.registry import alias_updates
 from pilotlight.registry.registry import Registry
 from pilotlight.runtime import model_loader
+from pilotlight.runtime.environment_memory import DATA_LIMIT
 from pilotlight.runtime.model_cache import LoadedModel, ModelCache
 from pilotlight.runtime.model_manager import ModelManager
 from tests import fakes
@@ -59,6 +60,16 @@ def write_text(language_model: LanguageModel, prompt: str = "Where?") -> str:
     )
     events = list(language_model.generate(request))
     return "".join(event.text for event in events if isinstance(event, TextDelta))
+
+
+def test_its_requests_are_bounded_by_the_memory_of_the_process(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish_scripted(registry)
+    monkeypatch.setattr(DATA_LIMIT, "count_usable_bytes", lambda: 1_000_000)
+    model = get_engine(create_manager(registry).get_model(CHAT))
+    with pytest.raises(TooLargeError, match="1 MB are left"):
+        write_text(model)
 
 
 def test_a_version_is_opened_with_its_tokenizer_and_its_template(registry: Registry) -> None:

@@ -52,7 +52,7 @@ class BatchDecoding:
     def _begin(self, index: int, cache: KeyValueCache) -> Generator[IndexedEvent, None, None]:
         """Run a request's prompt, and give a row that begins with it to each of its choices."""
         request = self._requests[index]
-        prompt_cache = request.take_cache()
+        prompt_cache = request.take_cache(self._rows, int(cache.lengths.sum()))
         try:
             for event in request.run_prompt(prompt_cache):
                 yield index, event

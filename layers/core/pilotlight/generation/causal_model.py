@@ -49,6 +49,7 @@ class CausalModel:
     def __init__(self, native: Any, spec: DecoderSpec, running: NativeCalls = RUNNING) -> None:  # noqa: ANN401 - onnxruntime ships no types
         """Prepare to run `native`, an onnxruntime.InferenceSession, within `running`, which translates its errors."""
         self.spec = spec
+        self.make_room: Callable[[int], object] = lambda _: None  # is told the bytes that a cache is about to take
         self._native = native
         self._running = running
         self.release()
@@ -62,6 +63,7 @@ class CausalModel:
 
     def create_cache(self, rows: int = 1, capacity: int = CAPACITY_STEP) -> KeyValueCache:
         """Create an empty cache."""
+        self.make_room(rows * capacity * self.spec.cache_bytes_per_token)
         return KeyValueCache(self.spec, rows, capacity)
 
     def forward(self, cache: KeyValueCache, tokens: Sequence[Sequence[int]], keep: int = 1) -> FloatArray:
@@ -73,7 +75,9 @@ class CausalModel:
         rows, count = len(tokens), len(tokens[0])
         ends = cache.lengths + count
         longest = int(ends.max())
-        cache.reserve(longest)
+        if longest > cache.capacity:
+            self.make_room(cache.count_growth_bytes(longest))
+            cache.reserve(longest)
         with self._running:
             self._bind(cache, (rows, count, keep))
         self._tokens[:] = tokens

@@ -25,7 +25,9 @@ class KeyValueCache:
         """Make room for `rows` sequences of `capacity` tokens; all are in use, and empty."""
         self._spec = spec
         self.lengths = np.zeros(rows, np.int64)
-        self._allocate(rows, round_capacity(capacity, spec.context_length))
+        self.capacity = round_capacity(capacity, spec.context_length)
+        self.arrays = [self._create_array(rows, self.capacity) for _ in range(spec.layers * len(CACHE_PARTS))]
+        self.serial = next(_next_serial)
 
     @property
     def rows(self) -> int:
@@ -38,12 +40,33 @@ class KeyValueCache:
         return len(self.arrays[0]) * self.capacity * self._spec.cache_bytes_per_token
 
     def reserve(self, tokens: int) -> None:
-        """Make room for sequences of so many tokens, which copies what is there if there is too little."""
-        if tokens > self.capacity:
-            old = self.arrays
-            self._allocate(len(old[0]), round_capacity(tokens, self._spec.context_length))
-            for row, length in enumerate(self.lengths.tolist()):
-                copy_tokens(old, row, self.arrays, row, length)
+        """Make room for sequences of so many tokens, which copies what is there if there is too little.
+
+        One array after the other, so that the memory for all of them is not needed twice. If there is none for one of
+        them, the cache is empty from then on.
+        """
+        if tokens <= self.capacity:
+            return
+        rows, capacity = len(self.arrays[0]), round_capacity(tokens, self._spec.context_length)
+        lengths = self.lengths.tolist()
+        self.serial = next(_next_serial)
+        try:
+            for place, old in enumerate(self.arrays):
+                self.arrays[place] = self._create_array(rows, capacity)
+                for row, length in enumerate(lengths):
+                    self.arrays[place][row, :, :length] = old[row, :, :length]
+        except OutOfMemoryError:
+            self.lengths[:] = self.capacity = 0  # which the next one to reserve room for tokens replaces
+            raise
+        self.capacity = capacity
+
+    def count_growth_bytes(self, tokens: int) -> int:
+        """Count the bytes that `reserve` takes for so many tokens, while it copies too."""
+        if tokens <= self.capacity:
+            return 0
+        more = round_capacity(tokens, self._spec.context_length) - self.capacity
+        whole = len(self.arrays[0]) * self._spec.cache_bytes_per_token
+        return more * whole + self.capacity * whole // len(self.arrays)
 
     def rewind(self, row: int, length: int) -> None:
         """Forget the tokens of a row behind the first `length`."""
@@ -62,20 +85,16 @@ class KeyValueCache:
         copy_tokens(source.arrays, source_row, self.arrays, row, length)
         self.lengths[row] = length
 
-    def _allocate(self, rows: int, capacity: int) -> None:
+    def _create_array(self, rows: int, capacity: int) -> FloatArray:
         spec = self._spec
-        shape = (rows, spec.kv_heads, capacity, spec.head_size)
         try:
-            arrays = [np.zeros(shape, np.float32) for _ in range(spec.layers * len(CACHE_PARTS))]
+            return np.zeros((rows, spec.kv_heads, capacity, spec.head_size), np.float32)
         except MemoryError as exc:
             size = rows * capacity * spec.cache_bytes_per_token
             raise OutOfMemoryError(
                 f"There is no memory for keys and values of {rows} x {capacity:,} tokens, which take {size:,} bytes; "
                 "send a shorter prompt, or ask for fewer choices at once."
             ) from exc
-        self.arrays: list[FloatArray] = arrays
-        self.capacity = capacity
-        self.serial = next(_next_serial)
 
 
 def round_capacity(tokens: int, context_length: int) -> int:

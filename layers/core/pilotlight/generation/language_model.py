@@ -14,6 +14,7 @@ from pilotlight.contracts.decoder import DecoderSpec
 from pilotlight.errors import ContextLengthError, DeadlineError, InvalidInputError, LimitExceededError
 from pilotlight.generation.batch_decoding import BatchDecoding, IndexedEvent
 from pilotlight.generation.causal_model import CausalModel, ChunkDeadline, compute_logprobs
+from pilotlight.generation.memory_admission import bound_answers, count_unlimited_bytes
 from pilotlight.generation.prefix_cache import PrefixCache
 from pilotlight.generation.request import GenerationEvent, GenerationRequest, TokenUsage
 from pilotlight.generation.request_decoding import RequestDecoding
@@ -47,6 +48,7 @@ class LanguageModel:
         name: str,
         chat_template: "ChatTemplate | None" = None,
         prefix_cache_bytes: int = PREFIX_CACHE_BYTES,
+        count_free_bytes: Callable[[], int] = count_unlimited_bytes,
         build_compiler: "Callable[[], ConstraintCompiler] | None" = None,
     ) -> None:
         """Join the parts.
@@ -57,6 +59,7 @@ class LanguageModel:
             name: the model's name in the registry.
             chat_template: how a conversation becomes a prompt; None if the model only continues texts.
             prefix_cache_bytes: the memory for keys and values of earlier sequences; 0 keeps none.
+            count_free_bytes: returns the bytes that the process may still take, by which requests are bounded.
             build_compiler: returns what compiles constraints, at its first use; None to build it then.
 
         """
@@ -65,7 +68,8 @@ class LanguageModel:
         self.tokenizer = tokenizer
         self.chat_template = chat_template
         self._model = model
-        self._prefix_cache = PrefixCache(prefix_cache_bytes)
+        self._prefix_cache = PrefixCache(prefix_cache_bytes, count_free_bytes)
+        self._model.make_room = self._prefix_cache.make_room
         self._lock = Lock()
 
     @property
@@ -129,11 +133,13 @@ class LanguageModel:
     def score(self, tokens: Sequence[int], deadline: float = inf) -> npt.NDArray[np.float64]:
         """Compute the natural logarithm of each token's probability after those before it, from the second on.
 
-        Raises `DeadlineError` if that takes until `deadline`, on time.monotonic's clock.
+        Raises `DeadlineError` if that takes until `deadline`, on time.monotonic's clock, and `TooLargeError` if there
+        is no memory for it.
         """
         check_prompt(tokens, self.spec)
         self._acquire()
         try:
+            self._admit(tokens)
             scores = self._model.score(tokens, ChunkDeadline(deadline).is_due)
         finally:
             self._lock.release()
@@ -156,6 +162,7 @@ class LanguageModel:
         check_prompt(prompt, self.spec)
         self._acquire()
         try:
+            self._admit(prompt)
             cache = self._prefix_cache.take(prompt, self._model)
             try:
                 logits = self._model.prefill(cache, prompt, ChunkDeadline(deadline).is_due)
@@ -174,6 +181,10 @@ class LanguageModel:
             self._prefix_cache.clear()
             self._model.release()
             self._lock.release()
+
+    def _admit(self, tokens: Sequence[int]) -> None:
+        """Raise `TooLargeError` if there is no memory for the keys and values of these tokens."""
+        bound_answers(self.spec, len(tokens), 1, 1, self._prefix_cache.count_available_bytes())
 
     def _prepare(self, request: GenerationRequest, is_cancelled: Callable[[], bool]) -> RequestDecoding:
         return RequestDecoding(request, self._model, self.tokenizer, self._prefix_cache, is_cancelled)

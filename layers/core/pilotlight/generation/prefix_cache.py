@@ -5,13 +5,14 @@ instructions. What an answer left behind was computed one token at a time, so th
 turn's logits may differ in the third digit from those of a prompt that is run as a whole, see `causal_model`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from pilotlight.generation.causal_model import MIN_PROMPT_RUN, CausalModel
 from pilotlight.generation.key_value_cache import KeyValueCache
+from pilotlight.generation.memory_admission import count_unlimited_bytes
 
 
 @dataclass(frozen=True)
@@ -29,14 +30,25 @@ class PrefixCache:
     conversation goes on. If only a part of a sequence is shared, that part is copied, and the sequence stays.
     """
 
-    def __init__(self, budget_bytes: int) -> None:
+    def __init__(self, budget_bytes: int, count_free_bytes: Callable[[], int] = count_unlimited_bytes) -> None:
+        """Create an empty one; `count_free_bytes` tells what the process may still take beside it."""
         self._budget_bytes = budget_bytes
+        self._count_free_bytes = count_free_bytes
         self._sequences: list[CachedSequence] = []  # the most recently used one last
 
     @property
     def byte_count(self) -> int:
         """The memory of all sequences, in bytes."""
         return sum(sequence.cache.byte_count for sequence in self._sequences)
+
+    def count_available_bytes(self) -> int:
+        """Count the bytes that a request may have, if all sequences make room for it."""
+        return self._count_free_bytes() + self.byte_count
+
+    def make_room(self, size: int) -> None:
+        """Give back the least recently used sequences until `size` bytes are free, or none is left."""
+        while self._count_free_bytes() < size and self._sequences:
+            self._sequences.pop(0)
 
     def take(self, prompt: Sequence[int], model: CausalModel) -> KeyValueCache:
         """Return a cache of one row with the longest beginning of the prompt that is known; it is the caller's.

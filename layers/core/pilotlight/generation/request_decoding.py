@@ -3,9 +3,11 @@
 import time
 from collections.abc import Callable, Generator, Iterator
 
+from pilotlight.errors import TooLargeError
 from pilotlight.generation.causal_model import CausalModel, ChunkDeadline
 from pilotlight.generation.choice_decoder import ChoiceDecoder
 from pilotlight.generation.key_value_cache import KeyValueCache
+from pilotlight.generation.memory_admission import bound_answers
 from pilotlight.generation.prefix_cache import PrefixCache
 from pilotlight.generation.prompt_lookup import DRAFT_TOKENS, PromptLookup
 from pilotlight.generation.request import (
@@ -59,10 +61,23 @@ class RequestDecoding:
         finally:
             self._prefix_cache.put((*self._request.prompt, *self.choices[0].tokens), cache)
 
-    def take_cache(self) -> KeyValueCache:
-        """Take a cache of one row that holds as much of the prompt as is known; `keep_prompt` gives it back."""
+    def take_cache(self, rows: int = 1, held_tokens: int = 0) -> KeyValueCache:
+        """Take a cache of one row that holds as much of the prompt as is known; `keep_prompt` gives it back.
+
+        The answers are bounded by the memory that is left for `rows` of them, of which `held_tokens` are there already;
+        `TooLargeError` if it is too little.
+        """
         cache = self._prefix_cache.take(self._request.prompt, self._model)
         self._cached_tokens = int(cache.lengths[0])
+        spec, prompt_tokens = self._model.spec, len(self._request.prompt)
+        held_bytes = (self._cached_tokens + held_tokens) * spec.cache_bytes_per_token
+        try:
+            free_bytes = self._prefix_cache.count_available_bytes() + held_bytes
+            for choice in self.choices:
+                choice.limit = bound_answers(spec, prompt_tokens, rows, choice.limit, free_bytes)
+        except TooLargeError:
+            self.keep_prompt(cache)
+            raise
         return cache
 
     def keep_prompt(self, cache: KeyValueCache) -> None:

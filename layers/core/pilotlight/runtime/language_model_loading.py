@@ -24,6 +24,7 @@ from pilotlight.generation.language_model import LanguageModel
 from pilotlight.generation.text_tokenizer import TextTokenizer
 from pilotlight.native.calls import NativeCalls
 from pilotlight.runtime import malloc
+from pilotlight.runtime.environment_memory import DATA_LIMIT
 from pilotlight.runtime.model_files import open_model_files, read_asset
 from pilotlight.runtime.session import ORT_ERRORS, Session, build_session, clean_cause, open_decoder_session
 from pilotlight.storage.object_store import ObjectStore
@@ -86,6 +87,7 @@ def open_language_model(store: ObjectStore, manifest: Manifest, memory_mb: int, 
         name=manifest.name,
         chat_template=parts.chat_template,
         prefix_cache_bytes=cache_bytes,
+        count_free_bytes=DATA_LIMIT.count_usable_bytes,
         build_compiler=compiling.result,
     )
     return OpenedGraph(session, model)
