@@ -1,6 +1,8 @@
 """Generation through the service: which version answers, what is measured, and how canaries of language models end."""
 
+import gc
 import json
+import weakref
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -190,6 +192,17 @@ def test_another_model_gives_back_the_keys_and_values_of_the_last_one(registry: 
     assert engine.cached_bytes > 0
     rig.service.open_language_model(ModelReference("other"), RequestContext())
     assert engine.cached_bytes == 0
+
+
+def test_a_model_that_is_evicted_is_held_by_no_request_before(registry: Registry) -> None:
+    rig = Rig(registry)
+    rig.write()
+    engine = weakref.ref(rig.manager.get_model(CHAT).language_model)
+    assert engine() is not None
+    rig.manager.model_cache.evict(("chat", 1))
+    gc.collect()
+    assert engine() is None
+    assert rig.write() == (1, "Paris is the capital.")
 
 
 def start_canary(rig: Rig, **limits: Any) -> None:  # noqa: ANN401 - fields of the canary

@@ -4,6 +4,7 @@ An endpoint opens the model of a request, builds its prompt with that model's te
 `OpenedLanguageModel.generate`, which records by itself how the generation went: when it ends, fails or is closed.
 """
 
+import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
 
@@ -45,7 +46,8 @@ class GenerationService:
         self.model_manager = model_manager
         self.statistics = statistics
         self._trials = GenerationTrials(model_manager, draw)
-        self._latest: LoadedModel | None = None  # of the language models, the one whose keys and values are kept
+        # The engine whose keys and values are kept; the model may be evicted to make room for another.
+        self._latest: weakref.ref[LanguageModel] | None = None
 
     def open_language_model(
         self, reference: ModelReference, context: RequestContext, caller: TrialCaller = NOBODY
@@ -98,9 +100,11 @@ class GenerationService:
         They share one budget: a conversation goes on with the same model, and an environment that changes between
         models must not keep those of all. Those of the model in use stay for the next turn, within that budget.
         """
-        latest, self._latest = self._latest, model
-        if latest is not None and latest.key != model.key and latest.language_model is not None:
-            latest.language_model.release_cache()
+        engine = get_language_model(model)
+        latest = None if self._latest is None else self._latest()
+        if latest is not None and latest is not engine:
+            latest.release_cache()
+        self._latest = weakref.ref(engine)
 
     def record(self, side: GenerationSide, request: GenerationRequest, outcome: GenerationOutcome) -> None:
         """Record how a generation went: in the version's statistics, in the alias's trial, and for its shadow."""

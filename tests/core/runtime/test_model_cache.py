@@ -3,7 +3,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from pilotlight.contracts.manifest import CostPoint, Manifest, ManifestFile, RequestCost
+from pilotlight.contracts.manifest import (
+    CostPoint,
+    GenerationCost,
+    GenerationSpeed,
+    Manifest,
+    ManifestFile,
+    RequestCost,
+)
 from pilotlight.contracts.names import ModelReference
 from pilotlight.errors import DoesNotFitError, LoadingError
 from pilotlight.registry.registry import Registry, build_manifest
@@ -53,6 +60,14 @@ def test_the_budget_holds_whatever_comes(models: list[tuple[str, int]]) -> None:
             keep(warm, name, size)
         assert warm.used_bytes <= warm.budget_bytes
         assert warm.keys()[-1] == (name, 1)
+
+
+def test_a_language_model_counts_for_what_was_measured_when_it_was_published() -> None:
+    speeds = (GenerationSpeed(1, 100.0, 10.0),)
+    cost = GenerationCost(prompt_tokens=8, first_token_ms=1.0, session_bytes=70, working_bytes=9, speeds=speeds)
+    manifest = replace(of_size("chat", 30), generation_cost=cost)
+    assert ModelCache(100).estimate_size(manifest) == 70
+    assert ModelCache(60).estimate_size(manifest) == 60  # it may be open alone
 
 
 def test_room_is_held_while_a_model_is_opened() -> None:

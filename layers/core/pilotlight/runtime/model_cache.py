@@ -102,7 +102,7 @@ class ModelCache:
 
         A version whose files fit into the budget may have all of it, since it may be open alone.
         """
-        cost = manifest.request_cost
+        cost = manifest.request_cost or manifest.generation_cost
         size = max(manifest.served_bytes + self._overhead_bytes, cost.session_bytes if cost is not None else 0)
         return size if manifest.served_bytes > self.budget_bytes else min(size, self.budget_bytes)
 

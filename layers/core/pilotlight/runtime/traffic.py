@@ -283,6 +283,7 @@ class ShadowRunner:
             except Exception:  # the last resort: no caller waits for this thread
                 LOG.exception("A copy for a shadow failed")
             finally:
+                del job  # which holds models that may be evicted before the next copy comes
                 self._copies.task_done()
 
     def _compare_outputs(
