@@ -55,10 +55,11 @@ class MethodNotAllowedError(InvalidInputError):
 class ContextLengthError(InvalidInputError):
     """The caller's prompt leaves no room for an answer in the language model's context; both lengths are in tokens."""
 
-    def __init__(self, prompt_tokens: int, context_length: int) -> None:
+    def __init__(self, prompt_tokens: int, context_length: int, *, is_estimate: bool = False) -> None:
         super().__init__(
-            f"The prompt has {prompt_tokens:,} tokens, and the model's context is {context_length:,} tokens for prompt "
-            f"and answer together; send a prompt of at most {context_length - 1:,} tokens."
+            f"The prompt has {'about ' if is_estimate else ''}{prompt_tokens:,} tokens, and the model's context is "
+            f"{context_length:,} tokens for prompt and answer together; send a prompt of at most "
+            f"{context_length - 1:,} tokens."
         )
         self.prompt_tokens = prompt_tokens
         self.context_length = context_length

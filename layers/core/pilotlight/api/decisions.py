@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from msgspec import Struct
 
-from pilotlight.api.chat_generation import encode_prompt, render_prompt
+from pilotlight.api.chat_generation import encode_fitting_prompt, render_prompt
 from pilotlight.api.conversation import Conversation, Message
 from pilotlight.api.responses_request import join_parts, translate_items
 from pilotlight.api.schemas.decisions import (
@@ -132,7 +132,7 @@ def decide(model: "LanguageModel", body: DecisionsBody, deadline: float) -> tupl
     for place, question in enumerate(body.questions):
         path = f"questions[{place}]"
         asked = Conversation(messages=[*messages, {"role": "user", "content": write_question(question, path)}])
-        prompt = encode_prompt(model, render_prompt(model, asked))
+        prompt = encode_fitting_prompt(model, render_prompt(model, asked))
         letters = string.ascii_uppercase[: len(list_options(question, path))]
         answers.append(build_answer(question, compute_letter_probabilities(model, prompt, letters, deadline)))
         tokens += len(prompt)

@@ -80,8 +80,7 @@ def tokenize(body: TokenizeBody, model: "LanguageModel") -> TokenizeResult:
 
 def tokenize_prompt(body: TokenizeBody, model: "LanguageModel") -> tuple[int, ...]:
     """Split a text, by default with the token that every prompt begins with."""
-    text = body.prompt or ""
-    return encode_prompt(model, text) if body.add_special_tokens is not False else tuple(model.tokenizer.encode(text))
+    return encode_prompt(model, body.prompt or "", with_begin=body.add_special_tokens is not False)
 
 
 def tokenize_chat(body: TokenizeBody, model: "LanguageModel") -> tuple[int, ...]:

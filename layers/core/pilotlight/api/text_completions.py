@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from msgspec import UNSET, Struct, UnsetType
 
 from pilotlight.api.chat_answers import AnswerHead, build_usage, write_error
-from pilotlight.api.chat_generation import ANSWER_MARGIN_S, compute_max_tokens, encode_prompt, plan_output
+from pilotlight.api.chat_generation import ANSWER_MARGIN_S, compute_max_tokens, encode_fitting_prompt, plan_output
 from pilotlight.api.conversation import Conversation
 from pilotlight.api.generation_fields import (
     build_sampling,
@@ -116,7 +116,7 @@ def encode_tokens(
     """Return the tokens of a prompt; those that came as tokens are taken as they are."""
     if isinstance(prompt, str):
         with_begin = completion.add_special_tokens is not False
-        tokens = encode_prompt(model, prompt) if with_begin else tuple(model.tokenizer.encode(prompt))
+        tokens = encode_fitting_prompt(model, prompt, with_begin=with_begin)
     else:
         tokens = prompt
         size = model.spec.vocabulary_size
