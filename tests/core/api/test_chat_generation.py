@@ -1,4 +1,4 @@
-"""Long texts are refused by their beginning, before all of them are split into tokens."""
+"""Prompts: long texts are refused before all of them are split into tokens, and tenants share no keys and values."""
 
 from collections.abc import Callable
 
@@ -7,9 +7,14 @@ import pytest
 from pilotlight.api.chat_generation import (
     MAX_ENCODED_CHARACTERS,
     PROBED_CHARACTERS,
+    build_generation_request,
     encode_fitting_prompt,
     encode_prompt,
 )
+from pilotlight.api.conversation import Conversation, OutputPlan
+from pilotlight.api.request_context import RequestContext
+from pilotlight.api.schemas.chat import CompletionBody
+from pilotlight.api.text_completions import plan_prompts
 from pilotlight.errors import ContextLengthError, TooLargeError
 from tests.fake_language_model import BEGIN_TOKEN, ByteTokenizer, FakeLanguageModel
 
@@ -61,3 +66,13 @@ def test_what_is_only_counted_is_bounded_too() -> None:
     with pytest.raises(TooLargeError, match="has 2,000,001 characters; at most 2,000,000"):
         encode_prompt(model, "x" * (MAX_ENCODED_CHARACTERS + 1))  # type: ignore[arg-type]  # a fake
     assert tokenizer.lengths == [1_000]
+
+
+@pytest.mark.parametrize("tenant", ["", "acme"])
+def test_a_request_goes_on_with_sequences_of_its_tenant_alone(tenant: str) -> None:
+    model, context = FakeLanguageModel([]), RequestContext(100.0)
+    context.tenant = tenant
+    chat = build_generation_request(model, Conversation(messages=()), (1, 2), OutputPlan(), context)  # type: ignore[arg-type]  # a fake
+    (plan,) = plan_prompts(CompletionBody(model="chat", prompt="x"), model, context)  # type: ignore[arg-type]
+    assert plan.request is not None
+    assert chat.cache_owner == plan.request.cache_owner == tenant

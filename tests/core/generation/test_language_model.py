@@ -451,6 +451,17 @@ class TestLeaving:
         assert join(run(model, max_tokens=2)) == "ab"
 
 
+class TestOwners:
+    @pytest.mark.parametrize("choices", [1, 2])
+    def test_nobody_learns_what_the_prompts_of_others_say(self, choices: int) -> None:
+        model = ScriptedModel.build(["a"]).open()
+        for owner, known in (("acme", 0), ("zeta", 0), ("acme", len(PROMPT) - 4), ("", 0)):
+            sampling = SamplingOptions(seed=1)
+            generation = model.generate(build_request(model, choices=choices, sampling=sampling, cache_owner=owner))
+            list(generation)
+            assert generation.usage.cached_tokens == known
+
+
 class TestMemory:
     def test_idle_memory_is_given_back(self) -> None:
         model = ScriptedModel.build(["a", "b"]).open()

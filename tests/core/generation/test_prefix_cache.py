@@ -111,6 +111,19 @@ def test_only_tokens_that_were_run_are_kept(model: CausalModel) -> None:
     assert prefixes.byte_count == 0
 
 
+def test_owners_share_nothing_and_displace_each_other_by_age_alone(model: CausalModel) -> None:
+    prefixes = PrefixCache(BUDGET)
+    caches = {owner: model.create_cache(capacity=20) for owner in ("", "acme", "zeta")}
+    for owner, cache in caches.items():
+        cache.lengths[0] = 20
+        prefixes.put(range(20), cache, owner)
+    assert read(prefixes.take(range(30), model, "other")) == []
+    assert prefixes.byte_count == 3 * model.create_cache().byte_count
+    assert {owner: prefixes.take(range(30), model, owner) is cache for owner, cache in caches.items()} == dict.fromkeys(
+        caches, True
+    )
+
+
 def test_it_gives_its_memory_back(model: CausalModel) -> None:
     prefixes = PrefixCache(BUDGET)
     put(prefixes, model, range(20))

@@ -166,7 +166,7 @@ def begin_generation(
     generate: "Generate | None" = None,
 ) -> ChatGeneration:
     """Begin to continue a prompt, up to the first event."""
-    request = build_generation_request(model, conversation, prompt, plan, context.deadline)
+    request = build_generation_request(model, conversation, prompt, plan, context)
     generation = ChatGeneration((generate or model.generate)(request, never_cancelled), plan, prompt)
     generation.begin()
     return generation
@@ -254,7 +254,11 @@ def compute_max_tokens(model: "LanguageModel", prompt_tokens: int, asked: int | 
 
 
 def build_generation_request(
-    model: "LanguageModel", conversation: Conversation, prompt: tuple[int, ...], plan: OutputPlan, deadline: float
+    model: "LanguageModel",
+    conversation: Conversation,
+    prompt: tuple[int, ...],
+    plan: OutputPlan,
+    context: RequestContext,
 ) -> GenerationRequest:
     """Build the engine's request."""
     max_tokens = compute_max_tokens(model, len(prompt), conversation.max_tokens)
@@ -271,5 +275,6 @@ def build_generation_request(
         top_logprobs=conversation.top_logprobs,
         constraint=plan.constraint,
         prompt_lookup=conversation.prompt_lookup,
-        deadline=deadline - ANSWER_MARGIN_S,
+        deadline=context.deadline - ANSWER_MARGIN_S,
+        cache_owner=context.tenant,
     )

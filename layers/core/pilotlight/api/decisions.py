@@ -15,6 +15,7 @@ from msgspec import Struct
 
 from pilotlight.api.chat_generation import encode_fitting_prompt, render_prompt
 from pilotlight.api.conversation import Conversation, Message
+from pilotlight.api.request_context import RequestContext
 from pilotlight.api.responses_request import join_parts, translate_items
 from pilotlight.api.schemas.decisions import (
     ChoiceAnswer,
@@ -123,10 +124,10 @@ def write_question(question: QuestionBody, path: str) -> str:
     return "\n".join([*lines, "", "Answer with the letter of the right option alone."])
 
 
-def decide(model: "LanguageModel", body: DecisionsBody, deadline: float) -> tuple[list[DecisionAnswer], int]:
+def decide(model: "LanguageModel", body: DecisionsBody, context: RequestContext) -> tuple[list[DecisionAnswer], int]:
     """Answer the questions by a language model; return the answers and how many tokens it has read.
 
-    Raises `DeadlineError` if that takes until `deadline`, on time.monotonic's clock.
+    Raises `DeadlineError` if that takes until the deadline of the context.
     """
     messages, answers, tokens = read_messages(body), [], 0
     for place, question in enumerate(body.questions):
@@ -134,17 +135,17 @@ def decide(model: "LanguageModel", body: DecisionsBody, deadline: float) -> tupl
         asked = Conversation(messages=[*messages, {"role": "user", "content": write_question(question, path)}])
         prompt = encode_fitting_prompt(model, render_prompt(model, asked))
         letters = string.ascii_uppercase[: len(list_options(question, path))]
-        answers.append(build_answer(question, compute_letter_probabilities(model, prompt, letters, deadline)))
+        answers.append(build_answer(question, compute_letter_probabilities(model, prompt, letters, context)))
         tokens += len(prompt)
     return answers, tokens
 
 
 def compute_letter_probabilities(
-    model: "LanguageModel", prompt: Sequence[int], letters: str, deadline: float
+    model: "LanguageModel", prompt: Sequence[int], letters: str, context: RequestContext
 ) -> list[float]:
     """Compute how probable each letter is as the next token, of these letters alone; they sum to 1."""
     tokens = [find_letter_token(model, letter) for letter in letters]
-    logprobs = model.score_next(prompt, tokens, deadline)
+    logprobs = model.score_next(prompt, tokens, context.deadline, context.tenant)
     weights = np.exp(logprobs - logprobs.max())
     return [float(weight) for weight in weights / weights.sum()]
 

@@ -20,6 +20,7 @@ from pilotlight.api.generation_fields import (
     refuse_fields,
 )
 from pilotlight.api.json_bodies import decode_json_body
+from pilotlight.api.request_context import RequestContext
 from pilotlight.api.schemas.chat import Completion, CompletionBody, CompletionChoice, CompletionLogprobs, Usage
 from pilotlight.api.server_sent_events import DONE, encode_event
 from pilotlight.api.stream_failures import tell_failure
@@ -97,7 +98,7 @@ def list_prompts(completion: CompletionBody) -> list[str | tuple[int, ...]]:
 def plan_prompts(
     completion: CompletionBody,
     model: "LanguageModel",
-    deadline: float,
+    context: RequestContext,
 ) -> list[PromptPlan]:
     """Plan all prompts, so that what is wrong with one is told before the first is answered."""
     check_token_ids(completion, model)
@@ -105,8 +106,8 @@ def plan_prompts(
     plans = []
     for place, prompt in enumerate(list_prompts(completion)):
         tokens = encode_tokens(model, prompt, completion, place)
-        request = build_request(completion, model, tokens, constraint, deadline)
-        plans.append(PromptPlan(tokens, request, build_echo(completion, model, prompt, tokens, deadline)))
+        request = build_request(completion, model, tokens, constraint, context)
+        plans.append(PromptPlan(tokens, request, build_echo(completion, model, prompt, tokens, context.deadline)))
     return plans
 
 
@@ -137,7 +138,7 @@ def build_request(
     model: "LanguageModel",
     tokens: tuple[int, ...],
     constraint: ConstraintFactory | None,
-    deadline: float,
+    context: RequestContext,
 ) -> GenerationRequest | None:
     """Build the engine's request; None if nothing is to be generated."""
     asked = DEFAULT_MAX_TOKENS if completion.max_tokens is None else completion.max_tokens
@@ -157,7 +158,8 @@ def build_request(
         top_logprobs=completion.logprobs,
         constraint=constraint,
         prompt_lookup=bool(completion.prompt_lookup),
-        deadline=deadline - ANSWER_MARGIN_S,
+        deadline=context.deadline - ANSWER_MARGIN_S,
+        cache_owner=context.tenant,
     )
 
 

@@ -153,21 +153,21 @@ class LanguageModel:
         return self._prefix_cache.byte_count
 
     def score_next(
-        self, prompt: Sequence[int], tokens: Sequence[int], deadline: float = inf
+        self, prompt: Sequence[int], tokens: Sequence[int], deadline: float = inf, cache_owner: str = ""
     ) -> npt.NDArray[np.float64]:
         """Compute the natural logarithm of the probability that each of these tokens follows the prompt.
 
-        What the prompt has in common with one before is not run again. Raises as `score` does.
+        What the prompt has in common with one before of the same owner is not run again. Raises as `score` does.
         """
         check_prompt(prompt, self.spec)
         self._acquire()
         try:
             self._admit(prompt)
-            cache = self._prefix_cache.take(prompt, self._model)
+            cache = self._prefix_cache.take(prompt, self._model, cache_owner)
             try:
                 logits = self._model.prefill(cache, prompt, ChunkDeadline(deadline).is_due)
             finally:
-                self._prefix_cache.put(prompt, cache)
+                self._prefix_cache.put(prompt, cache, cache_owner)
             if logits is None:
                 raise build_deadline_error(prompt)
             rows = np.broadcast_to(logits, (len(tokens), len(logits)))

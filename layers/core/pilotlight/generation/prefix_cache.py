@@ -19,6 +19,7 @@ from pilotlight.generation.memory_admission import count_unlimited_bytes
 class CachedSequence:
     """Tokens that were run, and the cache of one row with their keys and values."""
 
+    owner: str
     tokens: tuple[int, ...]
     cache: KeyValueCache
 
@@ -27,7 +28,8 @@ class PrefixCache:
     """Sequences up to a budget of bytes, of which the least recently used one goes first.
 
     A cache is taken out while a request uses it, and put back with what it then holds: so there is no copy where a
-    conversation goes on. If only a part of a sequence is shared, that part is copied, and the sequence stays.
+    conversation goes on. If only a part of a sequence is shared, that part is copied, and the sequence stays. Owners,
+    such as tenants, share nothing: who sees how much of a prompt was known could guess the prompts of others.
     """
 
     def __init__(self, budget_bytes: int, count_free_bytes: Callable[[], int] = count_unlimited_bytes) -> None:
@@ -50,12 +52,12 @@ class PrefixCache:
         while self._count_free_bytes() < size and self._sequences:
             self._sequences.pop(0)
 
-    def take(self, prompt: Sequence[int], model: CausalModel) -> KeyValueCache:
+    def take(self, prompt: Sequence[int], model: CausalModel, owner: str = "") -> KeyValueCache:
         """Return a cache of one row with the longest beginning of the prompt that is known; it is the caller's.
 
         The prompt's last tokens are never among it, since their logits are needed.
         """
-        lengths = [count_common(sequence.tokens, prompt) for sequence in self._sequences]
+        lengths = [count_common(each.tokens, prompt) if each.owner == owner else 0 for each in self._sequences]
         place = max(range(len(lengths)), key=lengths.__getitem__, default=None)
         length = 0 if place is None else min(lengths[place], len(prompt) - MIN_PROMPT_RUN)
         if place is None or length <= 0:
@@ -69,14 +71,18 @@ class PrefixCache:
         cache.copy_row(0, found.cache, 0, length)
         return cache
 
-    def put(self, tokens: Sequence[int], cache: KeyValueCache) -> None:
+    def put(self, tokens: Sequence[int], cache: KeyValueCache, owner: str = "") -> None:
         """Keep a cache of one row, which holds the first of these tokens; older ones make room for it."""
         held = tuple(tokens[: int(cache.lengths[0])])
         if not held or cache.byte_count > self._budget_bytes:
             return
-        longer = [each for each in self._sequences if each.tokens[: len(held)] == held]
-        kept = [each for each in self._sequences if each.tokens != held[: len(each.tokens)] and each not in longer]
-        self._sequences = [*kept, *longer] if longer else [*kept, CachedSequence(held, cache)]
+        longer = [each for each in self._sequences if each.owner == owner and each.tokens[: len(held)] == held]
+        kept = [
+            each
+            for each in self._sequences
+            if each not in longer and (each.owner != owner or each.tokens != held[: len(each.tokens)])
+        ]
+        self._sequences = [*kept, *longer] if longer else [*kept, CachedSequence(owner, held, cache)]
         while self.byte_count > self._budget_bytes:
             self._sequences.pop(0)
 

@@ -75,6 +75,8 @@ class GenerationRequest(Struct, frozen=True, kw_only=True):
     # Drafts tokens from the prompt, if there is one choice or all are the same; its text may not be plain decoding's.
     prompt_lookup: bool = False
     deadline: float = inf  # on time.monotonic's clock
+    # Goes on with sequences of the same owner alone: else `cached_tokens` would tell what the prompts of others say.
+    cache_owner: str = ""
 
 
 class TokenLogprob(Struct, frozen=True):

@@ -59,7 +59,8 @@ class RequestDecoding:
             yield from self.run_prompt(cache)
             yield from self.copy_events(self._decode(cache))
         finally:
-            self._prefix_cache.put((*self._request.prompt, *self.choices[0].tokens), cache)
+            tokens = (*self._request.prompt, *self.choices[0].tokens)
+            self._prefix_cache.put(tokens, cache, self._request.cache_owner)
 
     def take_cache(self, rows: int = 1, held_tokens: int = 0) -> KeyValueCache:
         """Take a cache of one row that holds as much of the prompt as is known; `keep_prompt` gives it back.
@@ -67,7 +68,7 @@ class RequestDecoding:
         The answers are bounded by the memory that is left for `rows` of them, of which `held_tokens` are there already;
         `TooLargeError` if it is too little.
         """
-        cache = self._prefix_cache.take(self._request.prompt, self._model)
+        cache = self._prefix_cache.take(self._request.prompt, self._model, self._request.cache_owner)
         self._cached_tokens = int(cache.lengths[0])
         spec, prompt_tokens = self._model.spec, len(self._request.prompt)
         held_bytes = (self._cached_tokens + held_tokens) * spec.cache_bytes_per_token
@@ -82,7 +83,7 @@ class RequestDecoding:
 
     def keep_prompt(self, cache: KeyValueCache) -> None:
         """Give what the cache holds of the prompt to those who come later."""
-        self._prefix_cache.put(self._request.prompt, cache)
+        self._prefix_cache.put(self._request.prompt, cache, self._request.cache_owner)
 
     def run_prompt(self, cache: KeyValueCache) -> Iterator[GenerationEvent]:
         """Run what the cache lacks of the prompt, and draw the first token of each choice."""
