@@ -90,7 +90,7 @@ def build_output_format(asked: TextFormat | None) -> OutputFormat | None:
         )
     if asked.schema is None:
         raise FieldError("text.format has no schema; send the JSON schema of the answer.", param="text.format.schema")
-    return JsonFormat(asked.schema)
+    return JsonFormat(asked.schema, strict=asked.strict is True)
 
 
 def select_tools(body: ResponsesBody) -> tuple[tuple[FunctionTool, ...], ToolChoice]:
