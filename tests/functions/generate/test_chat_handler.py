@@ -1,19 +1,23 @@
 """Chats through the function's own handler to the real engine, with a deadline, and with clients that leave."""
 
 import json
+import re
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from functions.generate.handler import build_generate_handler
 from pilotlight.api.router import Router
+from pilotlight.observability import emf
 from pilotlight.registry.registry import Registry
 from pilotlight.settings import Settings
 from pilotlight.storage.object_store import open_store
 from tests import fakes
-from tests.language_model_versions import publish_scripted
+from tests.language_model_versions import build_scripted, describe_scripted, publish_scripted
+from tests.scripted_model import CHAT_TEMPLATE
 
 HELLO = [{"role": "user", "content": "Hi"}]
 
@@ -85,3 +89,38 @@ def test_errors_keep_their_status_on_a_streamed_route(handle: Router) -> None:
         answer = call(handle, stream=True, **fields)
         assert answer["statusCode"] == status
         assert json.loads(answer["body"])["error"]["message"]
+
+
+@pytest.fixture
+def written(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The lines of the usage log."""
+    lines: list[Any] = []
+    monkeypatch.setattr(emf, "write_line", lambda line: lines.append(json.loads(line)))
+    return lines
+
+
+def test_the_time_of_an_answer_is_that_of_inference(tmp_path: Path, written: list[Any]) -> None:
+    publish_scripted(Registry(open_store(str(tmp_path))))
+    handle = build_generate_handler(Settings(store=str(tmp_path), call_seconds=0))
+    plain = call(handle)["headers"]["server-timing"]
+    streamed = call(handle, stream=True)
+    list(streamed["body"])
+    for timing in (plain, streamed["headers"]["server-timing"]):
+        assert re.findall(r"(\w+);", timing)[:2] == ["load", "infer"]
+    assert [(line["status"], "InferMs" in line) for line in written] == [(200, True)] * 2
+
+
+def test_a_stream_that_fails_on_the_way_is_logged_as_a_failure(tmp_path: Path, written: list[Any]) -> None:
+    """Its status was sent before, so that alarms know of it by the log alone."""
+    scripted = build_scripted(("a", "b", "c"), fail_after=1)
+    files = {
+        "model.onnx": scripted.graph,
+        "tokenizer.json": scripted.tokenizer_json.encode(),
+        "chat_template.jinja": CHAT_TEMPLATE.encode(),
+    }
+    Registry(open_store(str(tmp_path))).publish_version(describe_scripted(scripted, "chat"), files)
+    handle = build_generate_handler(Settings(store=str(tmp_path), call_seconds=0))
+    answer = call(handle, stream=True)
+    assert answer["statusCode"] == 200
+    assert "error" in read_frames(answer["body"])[-1]
+    assert (written[-1]["status"], written[-1]["ServerErrors"]) == (500, 1)

@@ -16,8 +16,8 @@ class RequestContext:
     """One call, from the arrival of its event to its answer. Times are seconds on time.perf_counter's clock."""
 
     __slots__ = (
-        "_last", "cold", "correlation", "deadline", "marks", "model", "queue_seconds", "start_time", "tenant",
-        "version",
+        "_last", "cold", "correlation", "deadline", "has_failed", "marks", "model", "queue_seconds", "start_time",
+        "tenant", "version",
     )  # fmt: skip
 
     def __init__(self, deadline: float = inf, queue_seconds: float | None = None) -> None:
@@ -26,6 +26,7 @@ class RequestContext:
         self.queue_seconds = queue_seconds  # seconds between gateway and handler; None if they are not known
         self.marks: list[tuple[str, float]] = []
         self.cold = False
+        self.has_failed = False  # behind the first frame of a streamed answer, whose status tells nothing of it
         self.model = ""  # model and version are known once the model is open
         self.version: int | None = None
         self.correlation = ""
