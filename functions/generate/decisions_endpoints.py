@@ -40,7 +40,7 @@ class DecisionsEndpoints:
             return self._decide_by_classifier(body, reference, request)
 
         def answer(opened: "OpenedLanguageModel") -> Response:
-            answers, tokens = decisions.decide(opened.language_model, body)
+            answers, tokens = decisions.decide(opened.language_model, body, request.trace)
             return Response.json(DecisionResult(body.model, answers, decisions.build_usage(tokens)))
 
         return answer_with_reference(self._service, reference, request, answer)

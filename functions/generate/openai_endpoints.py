@@ -136,7 +136,7 @@ def begin_chat(
 
 def begin_completion(opened: "OpenedLanguageModel", request: Request, body: CompletionBody) -> Answer:
     """Generate up to the first event, and answer with the whole or with a stream."""
-    plans = text_completions.plan_prompts(body, opened.language_model, request.trace.deadline)
+    plans = text_completions.plan_prompts(body, opened.language_model, request.trace)
     head = AnswerHead.create("cmpl", body.model, build_fingerprint(opened.key))
     writer = text_completions.CompletionWriter(head, body, plans, opened.generate)
     writer.begin()

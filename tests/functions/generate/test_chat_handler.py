@@ -1,5 +1,6 @@
 """Chats through the function's own handler to the real engine, with a deadline, and with clients that leave."""
 
+import gzip
 import json
 import re
 import threading
@@ -124,3 +125,37 @@ def test_a_stream_that_fails_on_the_way_is_logged_as_a_failure(tmp_path: Path, w
     assert answer["statusCode"] == 200
     assert "error" in read_frames(answer["body"])[-1]
     assert (written[-1]["status"], written[-1]["ServerErrors"]) == (500, 1)
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/messages", "/v2/models/chat/generate"])
+def test_bodies_may_be_compressed(handle: Router, path: str) -> None:
+    body = json.dumps({"model": "chat", "messages": HELLO, "max_tokens": 100, "text_input": "Hi"}).encode()
+
+    def send(content: bytes, encoding: str) -> tuple[int, str]:
+        headers = {"content-encoding": encoding}
+        answer = handle(fakes.event(handle._routes, "POST", path, content, headers), None)
+        return answer["statusCode"], answer["body"]
+
+    assert send(gzip.compress(body), "gzip")[0] == 200
+    for content, encoding, status in (
+        (body, "gzip", 400),
+        (body, "br", 415),
+        (gzip.compress(b" " * 7_000_000), "gzip", 413),
+    ):
+        found, text = send(content, encoding)
+        assert (found, "error" in json.loads(text)) == (status, True)
+
+
+@pytest.mark.parametrize(
+    ("path", "fields"),
+    [
+        ("/v1/completions", {"prompt": ["a", "b"], "echo": True, "logprobs": 0, "max_tokens": 0}),
+        ("/v1/decisions", {"input": "x", "questions": [{"type": "predicate", "instructions": "Is it wet?"}]}),
+    ],
+)
+def test_runs_of_prompts_end_with_the_time(handle: Router, path: str, fields: dict[str, Any]) -> None:
+    """They generate nothing, so that no engine watches the time."""
+    body = json.dumps({"model": "chat", **fields}).encode()
+    event = fakes.event(handle._routes, "POST", path, body)
+    assert handle(event, LambdaContext(100_000))["statusCode"] == 200
+    assert handle(event, LambdaContext(0))["statusCode"] == 504

@@ -12,7 +12,7 @@ from openai.types.responses import Response, ResponseFunctionToolCall, ResponseO
 
 from functions.generate.responses_endpoints import ResponsesEndpoints
 from pilotlight.api import chat_generation
-from pilotlight.api.conversation import ContentDelta, JsonFormat, MessageEnd, OutputPlan, ToolCallDelta
+from pilotlight.api.conversation import ChatEvent, ContentDelta, JsonFormat, MessageEnd, OutputPlan, ToolCallDelta
 from pilotlight.api.openai_errors import to_openai_error
 from pilotlight.api.responses_events import ResponseWriter, create_response
 from pilotlight.api.responses_request import build_conversation
@@ -209,7 +209,7 @@ def test_logprobs_of_held_tokens_come_with_the_text() -> None:
         return ScoredToken(TokenLogprob(1, text, text.encode(), -inf))
 
     writer = ResponseWriter(create_response(ResponsesBody(model="chat", input="Hi"), "chat"))
-    events = [
+    events: list[ChatEvent] = [
         ContentDelta(0, "", (1,), (score("a"),)),
         ContentDelta(0, "ab", (1,), (score("b"),)),
         ContentDelta(0, "", (1,), (score("c"),)),

@@ -15,6 +15,7 @@ from msgspec import Struct
 
 from pilotlight.api.chat_generation import encode_prompt, render_prompt
 from pilotlight.api.conversation import Conversation, Message
+from pilotlight.api.request_context import RequestContext
 from pilotlight.api.responses_request import join_parts, translate_items
 from pilotlight.api.schemas.decisions import (
     ChoiceAnswer,
@@ -123,10 +124,14 @@ def write_question(question: QuestionBody, path: str) -> str:
     return "\n".join([*lines, "", "Answer with the letter of the right option alone."])
 
 
-def decide(model: "LanguageModel", body: DecisionsBody) -> tuple[list[DecisionAnswer], int]:
-    """Answer the questions by a language model; return the answers and how many tokens it has read."""
+def decide(model: "LanguageModel", body: DecisionsBody, context: RequestContext) -> tuple[list[DecisionAnswer], int]:
+    """Answer the questions by a language model; return the answers and how many tokens it has read.
+
+    Each question takes a run of the whole input, so that the time may be over before the last: `DeadlineError`.
+    """
     messages, answers, tokens = read_messages(body), [], 0
     for place, question in enumerate(body.questions):
+        context.check_deadline()
         path = f"questions[{place}]"
         asked = Conversation(messages=[*messages, {"role": "user", "content": write_question(question, path)}])
         prompt = encode_prompt(model, render_prompt(model, asked))

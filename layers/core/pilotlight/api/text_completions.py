@@ -20,6 +20,7 @@ from pilotlight.api.generation_fields import (
     refuse_fields,
 )
 from pilotlight.api.json_bodies import decode_json_body
+from pilotlight.api.request_context import RequestContext
 from pilotlight.api.schemas.chat import Completion, CompletionBody, CompletionChoice, CompletionLogprobs, Usage
 from pilotlight.api.server_sent_events import DONE, encode_event
 from pilotlight.api.stream_failures import tell_failure
@@ -102,15 +103,19 @@ def list_prompts(completion: CompletionBody) -> list[str | tuple[int, ...]]:
 def plan_prompts(
     completion: CompletionBody,
     model: "LanguageModel",
-    deadline: float,
+    context: RequestContext,
 ) -> list[PromptPlan]:
-    """Plan all prompts, so that what is wrong with one is told before the first is answered."""
+    """Plan all prompts, so that what is wrong with one is told before the first is answered.
+
+    An echo with probabilities takes a run of its prompt here, so that the time may be over: `DeadlineError`.
+    """
     check_token_ids(completion, model)
     constraint = plan_output(model, Conversation(messages=(), output_format=find_output_format(completion))).constraint
     plans = []
     for place, prompt in enumerate(list_prompts(completion)):
+        context.check_deadline()
         tokens = encode_tokens(model, prompt, completion, place)
-        request = build_request(completion, model, tokens, constraint, deadline)
+        request = build_request(completion, model, tokens, constraint, context.deadline)
         plans.append(PromptPlan(tokens, request, build_echo(completion, model, prompt, tokens)))
     return plans
 
