@@ -1,4 +1,9 @@
-"""The events of a chat's generation as OpenAI's answers: one document, or the chunks of a stream."""
+"""The events of a chat's generation as OpenAI's answers: one document, or the chunks of a stream.
+
+The order of a stream: for each choice a chunk with its role, then its content and calls, then its finish reason; after
+all choices a chunk with the usage, if it was asked for, and [DONE]. A failure on the way is a frame with the error, and
+never a silent end, which clients would take for success.
+"""
 
 import time
 import uuid

@@ -1,4 +1,4 @@
-"""OpenAI's messages, tools and choice of tools, in the terms of `chat_generation`; what is not text is refused."""
+"""OpenAI's messages, tools and choice of tools, in the terms of a `Conversation`; what is not text is refused."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -17,7 +17,7 @@ PART_SEPARATOR = "\n"  # between a message's parts, as vLLM and llama.cpp join t
 
 
 def build_messages(messages: Sequence[ChatMessage]) -> list[dict[str, Any]]:
-    """Build the messages as `chat_messages` takes them."""
+    """Build the messages as chat templates take them."""
     return [build_message(message, f"messages[{place}]") for place, message in enumerate(messages)]
 
 

@@ -118,8 +118,8 @@ def build_tool(tool: FunctionToolBody, place: int) -> FunctionTool:
     """Build a tool; those that OpenAI runs itself are refused."""
     if tool.type != "function":
         raise FieldError(
-            f"tools[{place}] is of the type {tool.type!r}, which OpenAI's own servers run; this server passes calls of "
-            "functions to you: send tools of the type function.",
+            f"tools[{place}] is of the type {tool.type!r}, which this server neither runs nor passes on; send tools of "
+            "the type function.",
             param=f"tools[{place}].type",
             code=UNSUPPORTED,
         )
