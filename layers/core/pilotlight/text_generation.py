@@ -12,7 +12,7 @@ from pilotlight.api.request_context import RequestContext
 from pilotlight.contracts.manifest import Manifest
 from pilotlight.contracts.names import ModelReference
 from pilotlight.errors import InvalidInputError
-from pilotlight.generation.request import GenerationRequest
+from pilotlight.generation.request import GenerationRequest, never_cancelled
 from pilotlight.runtime.generation_trials import GenerationSide, GenerationTrials
 from pilotlight.runtime.measured_generation import GenerationOutcome, MeasuredGeneration
 from pilotlight.runtime.model_cache import LoadedModel, VersionKey
@@ -25,11 +25,6 @@ if TYPE_CHECKING:
 
 Answer = TypeVar("Answer")
 NOBODY = TrialCaller()
-
-
-def never() -> bool:
-    """Return that nobody has cancelled."""
-    return False
 
 
 class GenerationService:
@@ -156,7 +151,9 @@ class OpenedLanguageModel:
         """Whether it is another version than the one that the alias points to."""
         return self.side.is_other
 
-    def generate(self, request: GenerationRequest, is_cancelled: Callable[[], bool] = never) -> MeasuredGeneration:
+    def generate(
+        self, request: GenerationRequest, is_cancelled: Callable[[], bool] = never_cancelled
+    ) -> MeasuredGeneration:
         """Generate: iterate over the events, then read `usage`; `close` it if the client leaves before its end."""
 
         def record(outcome: GenerationOutcome) -> None:

@@ -28,6 +28,7 @@ from pilotlight.generation.request import (
     GenerationRequest,
     TextDelta,
     TokenUsage,
+    never_cancelled,
 )
 
 if TYPE_CHECKING:
@@ -176,11 +177,6 @@ def begin_generation(
     generation = ChatGeneration(events, plan, prompt, conversation.choices)
     generation.begin()
     return generation
-
-
-def never_cancelled() -> bool:
-    """Return that the caller is there; one who leaves closes the generation."""
-    return False
 
 
 def plan_output(model: "LanguageModel", conversation: Conversation) -> OutputPlan:
