@@ -116,7 +116,7 @@ def test_a_closed_connection_is_noticed_with_the_next_chunk_and_opened_again(api
         read_until(connection, b"1\r\nx\r\n")
     with pytest.raises(ReaderGoneError):
         stream.write(b"")
-    posted = threading.Thread(target=api.client.post, args=("invocation/id-2/response", "{}"))
+    posted = threading.Thread(target=api.client.post, args=("invocation/id-2/response", b"{}"))
     posted.start()
     with closing(api.accept()) as connection:
         assert read_until(connection, b"{}").startswith(b"POST /2018-06-01/runtime/invocation/id-2/response")

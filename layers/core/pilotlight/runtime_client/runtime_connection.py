@@ -45,13 +45,13 @@ class RuntimeConnection:
         self._connection.request("GET", f"{PREFIX}/restore/next")
         self._check_status("restore/next", http.client.OK)
 
-    def post(self, path: str, body: str) -> None:
-        """Post to the Runtime API; `RuntimeApiError` if it does not accept the body."""
+    def post(self, path: str, body: bytes) -> None:
+        """Post JSON to the Runtime API; `RuntimeApiError` if it does not accept the body."""
         self._post(path, body, {})
 
     def post_error(self, path: str, report: ErrorReport, error_type: str = "") -> None:
         """Post an error's report."""
-        self._post(path, json.dumps(report), {ERROR_TYPE: error_type or report["errorType"]})
+        self._post(path, json.dumps(report).encode(), {ERROR_TYPE: error_type or report["errorType"]})
 
     def open_stream(self, request_id: str, content_type: str) -> "ResponseStream":
         """Begin the streamed answer to an invocation."""
@@ -60,9 +60,9 @@ class RuntimeConnection:
             self._connection.putheader(name, value)
         return ResponseStream(self._connection)
 
-    def _post(self, path: str, body: str, headers: dict[str, str]) -> None:
+    def _post(self, path: str, body: bytes, headers: dict[str, str]) -> None:
         content = {"Content-Type": "application/json", **headers}
-        self._connection.request("POST", f"{PREFIX}/{path}", body.encode(), content)
+        self._connection.request("POST", f"{PREFIX}/{path}", body, content)
         self._check_status(path, http.client.ACCEPTED)
 
     def _check_status(self, path: str, expected: int) -> None:
