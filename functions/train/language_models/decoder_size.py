@@ -1,5 +1,6 @@
 """How large a decoder is before anything of it is written, and whether a Lambda function can hold it."""
 
+from functions.train.language_models.block_quantization import check_columns
 from functions.train.language_models.decoder_config import DecoderConfig
 from functions.train.language_models.linear_layers import BODY_BITS, HEAD_BITS
 from pilotlight.contracts.decoder import DecoderSpec
@@ -24,6 +25,13 @@ def choose_context(config: DecoderConfig, asked: int | None) -> int:
             f"--context {asked:,} is not possible: the model was made for 2 to {config.context_length:,} tokens."
         )
     return asked or min(config.context_length, DEFAULT_CONTEXT)
+
+
+def check_quantizable(config: DecoderConfig, precision: Precision) -> None:
+    """Raise `InvalidInputError` if a variant of fewer bits is wanted, and a weight does not divide into its blocks."""
+    if precision in BODY_BITS:
+        for columns in (config.width, config.hidden_size, config.heads * config.head_size):
+            check_columns(columns)
 
 
 def count_weights(config: DecoderConfig) -> tuple[int, int]:

@@ -56,14 +56,19 @@ def write_version_files(path: Path, options: PublishOptions, folder: Path) -> Ma
     """Read the model at PATH, write its graph and all other files to a folder, and return the draft."""
     checkpoint = read_decoder_checkpoint(path)
     spec = build_spec(checkpoint, options.context)
-    decoder_size.check_function_holds(checkpoint.config, spec, SMALLEST[options.quantize])
+    smallest = SMALLEST[options.quantize]
+    decoder_size.check_function_holds(checkpoint.config, spec, smallest)
+    decoder_size.check_quantizable(checkpoint.config, smallest)
+    template = served_model.build_template(checkpoint)
     text = text_scoring.read_evaluation_text(options.evaluation)
     tokenizer = open_tokenizer(checkpoint)
     tokens = tokenizer.encode(text.text, add_special_tokens=False).ids
     windows = text_scoring.split_windows(tokens, spec)
     variants = DecoderVariants(checkpoint, spec, text, windows, folder)
     choice = variants.choose(options.quantize)
-    model = served_model.open_served_model(options.name, folder / choice.variant.graph, spec, checkpoint)
+    decoder_size.check_function_holds(checkpoint.config, spec, choice.precision)
+    graph = folder / choice.variant.graph
+    model = served_model.open_served_model(options.name, graph, spec, checkpoint.tokenizer_json, template)
     card = format_card(options.name, checkpoint, spec, text.name, choice)
     files = {TOKENIZER_FILE: checkpoint.tokenizer_json, REPORT_FILE: encode_document(choice.report), CARD_FILE: card}
     if checkpoint.chat_template is not None:
@@ -72,7 +77,7 @@ def write_version_files(path: Path, options: PublishOptions, folder: Path) -> Ma
     if golden is not None:
         files[GOLDEN_FILE] = encode_document(golden)
     del model
-    cost = served_model.measure_cost(folder / choice.variant.graph, spec)
+    cost = served_model.measure_cost(graph, spec)
     draft = build_draft(options.name, checkpoint, spec, choice, cost, has_golden=golden is not None)
     for name, content in files.items():
         (folder / name).write_bytes(content)
