@@ -12,6 +12,7 @@ from typing import Any
 
 from functions.train.language_models.decoder_config import MAX_LAYERS, DecoderConfig, RotaryScaling
 from functions.train.language_models.gguf_header import GgufHeader
+from functions.train.language_models.rotary_tables import compute_yarn_attention_factor
 from pilotlight.errors import InvalidInputError, UnsupportedError
 
 # llama.cpp's architectures, and `model_type` of the same in Hugging Face's config.json.
@@ -187,12 +188,8 @@ def read_scaling(values: ArchitectureValues, factors: tuple[float, ...]) -> Rota
     if kind != "yarn":
         raise UnsupportedError(f"{values.file} has the rope.scaling.type {kind!r}; linear, yarn and longrope are read.")
     original = values.read_size("rope.scaling.original_context_length", values.read_size("context_length"))
-    return RotaryScaling("yarn", factor=factor, original_context=original, attention_factor=compute_yarn_factor(factor))
-
-
-def compute_yarn_factor(factor: float) -> float:
-    """Compute by how much YaRN makes cosine and sine greater (Peng and others, YaRN, 2023, section 3.4)."""
-    return 0.1 * math.log(factor) + 1.0 if factor > 1 else 1.0
+    attention = compute_yarn_attention_factor(factor)
+    return RotaryScaling("yarn", factor=factor, original_context=original, attention_factor=attention)
 
 
 def count_context(values: ArchitectureValues, header: GgufHeader) -> int:

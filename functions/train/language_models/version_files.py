@@ -11,6 +11,7 @@ from functions.train.language_models.checkpoint_source import read_decoder_check
 from functions.train.language_models.decoder_config import DecoderCheckpoint
 from functions.train.language_models.decoder_variants import DecoderChoice, DecoderVariants, Quantize
 from functions.train.language_models.graph_builder import OPSET
+from functions.train.language_models.tokenizer_document import load_tokenizer
 from pilotlight.contracts.codec import encode_document
 from pilotlight.contracts.decoder import DecoderSpec
 from pilotlight.contracts.manifest import GenerationCost, ManifestDraft, Precision, TensorSpec
@@ -104,10 +105,7 @@ def build_spec(checkpoint: DecoderCheckpoint, context: int | None) -> DecoderSpe
 
 def open_tokenizer(checkpoint: DecoderCheckpoint) -> Tokenizer:
     """Open the tokenizer; `InvalidInputError` if it cannot be read, or has tokens that the decoder does not know."""
-    try:
-        tokenizer = Tokenizer.from_buffer(checkpoint.tokenizer_json)
-    except Exception as exc:  # its errors are of no class of their own
-        raise InvalidInputError(f"The tokenizer of {checkpoint.origin} cannot be read: {exc}.") from exc
+    tokenizer = load_tokenizer(checkpoint.tokenizer_json, checkpoint.origin)
     known = checkpoint.config.vocabulary_size
     unknown = [token for token, number in tokenizer.get_vocab(with_added_tokens=True).items() if number >= known]
     if unknown:
