@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 from gguf import GGMLQuantizationType
 
 from functions.train.language_models.decoder_config import DecoderCheckpoint
@@ -13,7 +14,7 @@ from functions.train.language_models.gguf_tokenizer import (
     find_end_tokens,
     find_special_tokens,
 )
-from functions.train.language_models.gguf_weights import GgufWeights, decode_rows
+from functions.train.language_models.gguf_weights import GgufWeights
 from functions.train.language_models.tokenizer_document import fit_tokenizer_json
 from functions.train.language_models.weight_shapes import check_weights
 from pilotlight.errors import UnsupportedError
@@ -60,4 +61,4 @@ def read_rotary_factors(header: GgufHeader) -> tuple[float, ...]:
             f"{header.file}: the weight {tensor.name} is {list(tensor.shape)} of the kind {tensor.kind.name}; up to "
             f"{MAX_FACTORS} numbers of the kind F32 are read."
         )
-    return tuple(map(float, decode_rows(tensor.content, tensor.kind).reshape(-1)))
+    return tuple(map(float, tensor.content.reshape(-1).view(np.float32)))
