@@ -109,6 +109,9 @@ def test_chat_templates_are_found_in_both_places(tmp_path: Path) -> None:
         read_decoder_checkpoint(tmp_path)
     (tmp_path / "chat_template.jinja").write_text("from a file", encoding="utf-8")
     assert read_decoder_checkpoint(tmp_path).chat_template == "from a file"
+    (tmp_path / "chat_template.jinja").write_bytes(b"\xff\xfe")
+    with pytest.raises(InvalidInputError, match=r"chat_template\.jinja is no text in UTF-8"):
+        read_decoder_checkpoint(tmp_path)
     (tmp_path / "chat_template.jinja").unlink()
     change(tmp_path, "tokenizer_config.json", chat_template=None)
     assert read_decoder_checkpoint(tmp_path).chat_template is None
