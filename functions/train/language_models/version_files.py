@@ -60,6 +60,7 @@ def write_version_files(path: Path, options: PublishOptions, folder: Path) -> Ma
     smallest = SMALLEST[options.quantize]
     decoder_size.check_function_holds(checkpoint.config, spec, smallest)
     decoder_size.check_quantizable(checkpoint.config, smallest)
+    decoder_size.check_disk_holds(checkpoint.config, smallest, folder)
     template = served_model.build_template(checkpoint)
     text = text_scoring.read_evaluation_text(options.evaluation)
     tokenizer = open_tokenizer(checkpoint)

@@ -1,5 +1,6 @@
 """A language model's version: which variant is served, what its files say, and what is refused before that."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from functions.train.language_models.text_scoring import TokenScores
 from functions.train.language_models.version_files import PublishOptions
 from pilotlight.contracts.codec import decode_document
 from pilotlight.contracts.manifest import ManifestDraft, Precision
-from pilotlight.errors import InvalidInputError, TooLargeError
+from pilotlight.errors import InvalidInputError, TooLargeError, UnavailableError
 from pilotlight.registry.registry import Registry
 from pilotlight.runtime.golden import GoldenDocument
 from pilotlight.runtime.golden_prompts import replay_prompts
@@ -172,6 +173,16 @@ def test_what_cannot_be_published_is_refused_before_anything_is_written(
     with pytest.raises(InvalidInputError, match=said):
         version_files.write_version_files(text, PublishOptions("chat", "auto", text), folder)
     assert not list(folder.iterdir())
+
+
+@pytest.mark.usefixtures("checkpoint")
+def test_a_full_disk_is_told_before_it_is_full(text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage._replace(free=320_000))
+    with pytest.raises(UnavailableError, match=r"takes 0 MB of .*, and 0 MB are free; set TMPDIR"):
+        version_files.write_version_files(text, PublishOptions("chat", "none", text), tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage._replace(free=330_000))
+    assert version_files.write_version_files(text, PublishOptions("chat", "none", text), tmp_path).serve == "fp32"
 
 
 def test_weights_that_are_no_numbers_are_refused(text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
