@@ -86,6 +86,8 @@ class FakeGeneration:
                 tokens += 1
                 self._completion_tokens += 1
                 yield TextDelta(choice, text, (ord(text[0]),), self._score(text))
+            if self._model.breaks_off:
+                return
             yield ChoiceEnd(choice, reason, self._model.stop if reason == FinishReason.STOP else None, tokens)
 
     def _score(self, text: str) -> tuple[ScoredToken, ...]:
@@ -108,10 +110,12 @@ class FakeLanguageModel:
         fail_after: int | None = None,
         cached_tokens: int = 0,
         stop: str | None = None,
+        breaks_off: bool = False,
     ) -> None:
         self.script = script
         self.stop = stop  # the stop string that ends an answer
         self.fail_after = fail_after
+        self.breaks_off = breaks_off  # whether the events stop without an end of the choice
         self.cached_tokens = cached_tokens
         self.tokenizer = ByteTokenizer()
         self.chat_template: PlainTemplate | None = PlainTemplate()

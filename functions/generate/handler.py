@@ -33,6 +33,7 @@ from functions.generate.decisions_endpoints import DecisionsEndpoints  # noqa: E
 from functions.generate.embeddings_endpoints import EmbeddingsEndpoints  # noqa: E402
 from functions.generate.messages_endpoints import MessagesEndpoints  # noqa: E402
 from functions.generate.openai_endpoints import OpenAIEndpoints  # noqa: E402
+from functions.generate.plain_bodies import read_plain_bodies  # noqa: E402
 from functions.generate.responses_endpoints import ResponsesEndpoints  # noqa: E402
 from functions.generate.snapstart import GenerateSnapStartHooks  # noqa: E402
 from functions.generate.triton_endpoints import TritonEndpoints  # noqa: E402
@@ -66,7 +67,7 @@ def build_router(settings: Settings, model_manager: ModelManager) -> Router:
         DecisionsEndpoints(service, inference),
     )
     return Router(
-        {path: verbs for each in endpoints for path, verbs in each.routes().items()},
+        {path: read_plain_bodies(verbs) for each in endpoints for path, verbs in each.routes().items()},
         CostMeter(settings.memory_mb),
         usage_log=create_usage_log(settings.call_seconds),
         choose_error_formatter=choose_error_formatter,

@@ -6,11 +6,10 @@ from collections.abc import Mapping
 
 
 def list_runtime_paths(environ: Mapping[str, str]) -> list[str]:
-    """List where Lambda's own client looks for modules; none if PYTHONPATH says so itself."""
-    if "PYTHONPATH" in environ:
-        return []
+    """List where Lambda's own client looks for modules; a PYTHONPATH takes the place of the layers."""
     packages = f"/opt/python/lib/python{sys.version_info.major}.{sys.version_info.minor}/site-packages"
-    return [environ["LAMBDA_TASK_ROOT"], packages, "/opt/python", environ.get("LAMBDA_RUNTIME_DIR", "/var/runtime")]
+    layers = [] if "PYTHONPATH" in environ else [packages, "/opt/python"]
+    return [environ["LAMBDA_TASK_ROOT"], *layers, environ.get("LAMBDA_RUNTIME_DIR", "/var/runtime")]
 
 
 if __name__ == "__main__":

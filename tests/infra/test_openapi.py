@@ -14,14 +14,17 @@ from openapi_spec_validator import validate
 from pydantic import TypeAdapter
 
 from functions.registry_api.docs import DOCUMENT, render_page
+from pilotlight.api.generation_errors import choose_error_formatter
 from pilotlight.api.routes import ROUTES, SCOPES, VERBS
 from pilotlight.local import intrinsics
+from pilotlight.openapi import public_document
 from pilotlight.openapi.__main__ import GATEWAY_FILE, OPENAPI_FILE, write_documents
 from pilotlight.openapi.body_examples import BODY_EXAMPLES
 from pilotlight.openapi.gateway_document import build_gateway_document
 from pilotlight.openapi.public_document import SCHEMAS, build_openapi_document, build_operation_id
 
 ROOT = Path(__file__).parents[2]
+ERROR_BODIES = {kind.__name__: kind for kind in public_document.ERROR_BODIES}
 INLINE_SCHEMAS = {"Anything", "Object"}  # of bodies that have no schema of their own
 
 
@@ -102,6 +105,36 @@ def test_the_document_has_every_route_with_its_scope() -> None:
         if verb != "parameters"
     }
     assert found == {(route.path, route.verb, route.scope) for route in ROUTES}
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        ("/v1/messages", "AnthropicErrorBody"),
+        ("/v1/messages/count_tokens", "AnthropicErrorBody"),
+        ("/v1/responses", "OpenAIErrorBody"),
+        ("/tokenize", "OpenAIErrorBody"),
+        ("/v2/models/{model}/generate", "ErrorBody"),
+        ("/invocations", "MlflowErrorBody"),
+    ],
+)
+def test_errors_are_described_as_the_function_makes_them(path: str, name: str) -> None:
+    document = build_openapi_document()
+    error = document["paths"][path]["post"]["responses"]["400"]["content"]["application/json"]["schema"]
+    assert error == {"$ref": f"#/components/schemas/{name}"}
+    if name != "MlflowErrorBody":
+        made = choose_error_formatter(path)(400, "It is wrong.")
+        msgspec.json.decode(made.body, type=ERROR_BODIES[name])
+
+
+def test_routes_that_stream_if_the_body_asks_for_it_are_described_so() -> None:
+    paths = build_openapi_document()["paths"]
+    streams = {
+        path
+        for path, item in paths.items()
+        if len(item.get("post", {"responses": {}})["responses"].get("200", {}).get("content", ())) == 2
+    }
+    assert streams == {"/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/messages"}
 
 
 def test_every_verb_of_a_path_is_among_those_of_its_scope() -> None:

@@ -58,6 +58,12 @@ def test_every_function_is_packaged_under_its_own_name(name: str) -> None:
     assert body["Properties"]["Handler"] == f"{package}.handler.handle"
 
 
+@pytest.mark.parametrize("name", ["PredictFunction", "GenerateFunction", "PromoteFunction"])
+def test_functions_that_open_models_have_the_disk_for_their_weights(name: str) -> None:
+    """The gate opens what the others serve; its error names this parameter."""
+    assert FUNCTIONS[name]["Properties"]["EphemeralStorage"] == {"Size": {"Ref": "ModelDisk"}}
+
+
 @pytest.mark.parametrize("name", sorted({route.function for route in ROUTES}))
 def test_every_function_answers_its_verbs_of_the_table_and_no_others(name: str) -> None:
     module, function = STACK.functions[name].handler.rsplit(".", 1)

@@ -29,16 +29,21 @@ def quantize_weight(weight: Weight, bits: Bits) -> QuantizedBlocks:
     if isinstance(weight, QuantizedBlocks):
         return convert_blocks(weight, bits)
     columns = weight.shape[1]
-    if columns % BLOCK:
-        raise InvalidInputError(
-            f"A weight of {columns} columns cannot be quantized in blocks of {BLOCK}; publish it with --quantize none."
-        )
+    check_columns(columns)
     values = np.empty(weight.shape, np.uint8)
     scales = np.empty((len(weight), columns // BLOCK), np.float32)
     for start in range(0, len(weight), ROWS_AT_ONCE):
         rows = slice(start, start + ROWS_AT_ONCE)
         values[rows], scales[rows] = quantize_rows(weight[rows], bits)
     return QuantizedBlocks(bits, BLOCK, values, scales)
+
+
+def check_columns(columns: int) -> None:
+    """Raise `InvalidInputError` if a weight of so many columns does not divide into blocks."""
+    if columns % BLOCK:
+        raise InvalidInputError(
+            f"A weight of {columns} columns cannot be quantized in blocks of {BLOCK}; publish it with --quantize none."
+        )
 
 
 def convert_blocks(blocks: QuantizedBlocks, bits: Bits) -> QuantizedBlocks:

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 FloatArray = npt.NDArray[np.float32]
+MAX_LAYERS = 1000  # that a file may say: no model has more, and a damaged number would be listed layer by layer
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,14 @@
 """How large a decoder is before anything of it is written, and whether a Lambda function can hold it."""
 
+import shutil
+from pathlib import Path
+
+from functions.train.language_models.block_quantization import check_columns
 from functions.train.language_models.decoder_config import DecoderConfig
 from functions.train.language_models.linear_layers import BODY_BITS, HEAD_BITS
 from pilotlight.contracts.decoder import DecoderSpec
 from pilotlight.contracts.manifest import Precision
-from pilotlight.errors import InvalidInputError, TooLargeError
+from pilotlight.errors import InvalidInputError, TooLargeError, UnavailableError
 
 DEFAULT_CONTEXT = (
     32_768  # tokens, unless more are asked for: a function has 15 minutes, and reads some hundred a second
@@ -24,6 +28,24 @@ def choose_context(config: DecoderConfig, asked: int | None) -> int:
             f"--context {asked:,} is not possible: the model was made for 2 to {config.context_length:,} tokens."
         )
     return asked or min(config.context_length, DEFAULT_CONTEXT)
+
+
+def check_disk_holds(config: DecoderConfig, precision: Precision, folder: Path) -> None:
+    """Raise `UnavailableError` if the disk has no room for the unquantized graph and the variant compared with it."""
+    variants: set[Precision] = {"fp32", precision}
+    needed, free = sum(estimate_weight_bytes(config, each) for each in variants), shutil.disk_usage(folder).free
+    if needed > free:
+        raise UnavailableError(
+            f"Measuring the model takes {needed // MB:,} MB of {folder}, and {free // MB:,} MB are free; set TMPDIR to "
+            "a folder on a larger disk."
+        )
+
+
+def check_quantizable(config: DecoderConfig, precision: Precision) -> None:
+    """Raise `InvalidInputError` if a variant of fewer bits is wanted, and a weight does not divide into its blocks."""
+    if precision in BODY_BITS:
+        for columns in (config.width, config.hidden_size, config.heads * config.head_size):
+            check_columns(columns)
 
 
 def count_weights(config: DecoderConfig) -> tuple[int, int]:

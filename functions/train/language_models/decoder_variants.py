@@ -5,6 +5,7 @@ The fp32 graph is what the others are compared with; it is removed unless it is 
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from math import isfinite
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -31,6 +32,7 @@ from pilotlight.contracts import decoder as tensors
 from pilotlight.contracts.decoder import DecoderSpec
 from pilotlight.contracts.manifest import EvaluationSet, Precision, Variant
 from pilotlight.contracts.metric import METRICS, PERPLEXITY, SOURCE_PERPLEXITY, format_value
+from pilotlight.errors import InvalidInputError
 from pilotlight.runtime.session import Session, build_session, open_decoder_session
 
 Quantize = Literal["auto", "int8", "int4", "none"]
@@ -131,6 +133,11 @@ class DecoderVariants:
         session = self.sessions[precision] = build_session(lambda: native, native)
         with ProgressLine(f"Scoring {precision} on {self.text.name}") as line:
             scores = text_scoring.score_windows(session, self.spec, self.windows, line)
+        if precision == "fp32" and not isfinite(scores.loss):
+            raise InvalidInputError(
+                f"{self.checkpoint.origin} gives tokens the probability NaN; its weights are damaged. Download them "
+                "again."
+            )
         times = measure_token_times(self.sessions, self.spec)
         measurement = self.build_measurement(files, scores, times[precision])
         if precision != "fp32":

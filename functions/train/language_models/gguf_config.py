@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from functions.train.language_models.decoder_config import DecoderConfig, RotaryScaling
+from functions.train.language_models.decoder_config import MAX_LAYERS, DecoderConfig, RotaryScaling
 from functions.train.language_models.gguf_header import GgufHeader
+from functions.train.language_models.rotary_tables import compute_yarn_attention_factor
 from pilotlight.errors import InvalidInputError, UnsupportedError
 
 # llama.cpp's architectures, and `model_type` of the same in Hugging Face's config.json.
@@ -50,9 +51,9 @@ class ArchitectureValues:
         return value
 
     def read_number(self, key: str, default: float | None = None) -> float:
-        """Read a number; `InvalidInputError` if it is missing without a default, or something else."""
+        """Read a number; `InvalidInputError` if it is missing without a default, NaN, or something else."""
         value = self.metadata.get(f"{self.architecture}.{key}", default)
-        if not isinstance(value, int | float) or isinstance(value, bool):
+        if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
             raise InvalidInputError(f"{self.file} has {value!r} as {self.architecture}.{key}, which must be a number.")
         return float(value)
 
@@ -89,6 +90,11 @@ def parse_gguf_config(header: GgufHeader, rotary_factors: tuple[float, ...] = ()
 def read_sizes(values: ArchitectureValues, header: GgufHeader) -> dict[str, Any]:
     """Read the sizes of the decoder."""
     heads, width = values.read_size("attention.head_count"), values.read_size("embedding_length")
+    kv_heads, layers = values.read_size("attention.head_count_kv", heads), values.read_size("block_count")
+    if heads % kv_heads:
+        raise InvalidInputError(f"{header.file} has {heads} heads, {kv_heads} of keys; these do not divide.")
+    if layers > MAX_LAYERS:
+        raise InvalidInputError(f"{header.file} has {layers:,} layers, more than {MAX_LAYERS:,}; it is damaged.")
     head_size = values.read_size("attention.key_length", max(width // heads, 1))
     if values.read_size("attention.value_length", head_size) != head_size:
         raise UnsupportedError(f"{header.file} has values of another size than its keys, which is not read.")
@@ -98,9 +104,9 @@ def read_sizes(values: ArchitectureValues, header: GgufHeader) -> dict[str, Any]
         "vocabulary_size": header.tensors["token_embd.weight"].shape[0],
         "width": width,
         "hidden_size": values.read_size("feed_forward_length"),
-        "layers": values.read_size("block_count"),
+        "layers": layers,
         "heads": heads,
-        "kv_heads": values.read_size("attention.head_count_kv", heads),
+        "kv_heads": kv_heads,
         "head_size": head_size,
     }
 
@@ -152,6 +158,10 @@ def read_rotation(values: ArchitectureValues, factors: tuple[float, ...]) -> dic
     rotated = values.read_size("rope.dimension_count", head_size)
     if rotated > head_size or (rotated < head_size and values.architecture == "llama"):
         raise UnsupportedError(f"{values.file} rotates {rotated} of a head's {head_size} values, which is not read.")
+    if factors and len(factors) != rotated // 2:
+        raise InvalidInputError(
+            f"{values.file} has {len(factors)} factors of rotation for {rotated // 2} pairs of values."
+        )
     rotation: dict[str, Any] = {
         "rotary_base": values.read_number("rope.freq_base", 10000.0),
         "rotary_size": 0 if rotated == head_size else rotated,
@@ -178,12 +188,8 @@ def read_scaling(values: ArchitectureValues, factors: tuple[float, ...]) -> Rota
     if kind != "yarn":
         raise UnsupportedError(f"{values.file} has the rope.scaling.type {kind!r}; linear, yarn and longrope are read.")
     original = values.read_size("rope.scaling.original_context_length", values.read_size("context_length"))
-    return RotaryScaling("yarn", factor=factor, original_context=original, attention_factor=compute_yarn_factor(factor))
-
-
-def compute_yarn_factor(factor: float) -> float:
-    """Compute by how much YaRN makes cosine and sine greater (Peng and others, YaRN, 2023, section 3.4)."""
-    return 0.1 * math.log(factor) + 1.0 if factor > 1 else 1.0
+    attention = compute_yarn_attention_factor(factor)
+    return RotaryScaling("yarn", factor=factor, original_context=original, attention_factor=attention)
 
 
 def count_context(values: ArchitectureValues, header: GgufHeader) -> int:

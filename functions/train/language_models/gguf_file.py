@@ -2,6 +2,9 @@
 
 from pathlib import Path
 
+import numpy as np
+from gguf import GGMLQuantizationType
+
 from functions.train.language_models.decoder_config import DecoderCheckpoint
 from functions.train.language_models.gguf_config import ROTARY_FACTORS, SHORT_FACTORS, parse_gguf_config
 from functions.train.language_models.gguf_header import GgufHeader, read_gguf_header
@@ -11,11 +14,13 @@ from functions.train.language_models.gguf_tokenizer import (
     find_end_tokens,
     find_special_tokens,
 )
-from functions.train.language_models.gguf_weights import GgufWeights, decode_rows
+from functions.train.language_models.gguf_weights import GgufWeights
 from functions.train.language_models.tokenizer_document import fit_tokenizer_json
 from functions.train.language_models.weight_shapes import check_weights
+from pilotlight.errors import UnsupportedError
 
 TEMPLATE_KEY, LICENCE_KEY = "tokenizer.chat_template", "general.license"
+MAX_FACTORS = 4096  # of rotation, one for each pair of a head's values
 
 
 def read_gguf_file(file: Path) -> DecoderCheckpoint:
@@ -28,8 +33,8 @@ def read_gguf_file(file: Path) -> DecoderCheckpoint:
         config=config,
         weights=weights,
         tokenizer_json=fit_tokenizer_json(build_tokenizer_json(header), str(file), config.vocabulary_size),
-        end_tokens=find_end_tokens(header),
-        begin_token=find_begin_token(header),
+        end_tokens=find_end_tokens(header, config.vocabulary_size),
+        begin_token=find_begin_token(header, config.vocabulary_size),
         chat_template=read_optional_text(header, TEMPLATE_KEY),
         special_tokens=find_special_tokens(header),
         origin=str(file),
@@ -44,9 +49,16 @@ def read_optional_text(header: GgufHeader, key: str) -> str | None:
 
 
 def read_rotary_factors(header: GgufHeader) -> tuple[float, ...]:
-    """Read by what each frequency of rotation is divided; none where the file has no such weights."""
+    """Read by what each frequency of rotation is divided; none where the file has no such weights.
+
+    `UnsupportedError` for anything but a few numbers, since without them the model would answer wrongly.
+    """
     tensor = header.tensors.get(ROTARY_FACTORS, header.tensors.get(SHORT_FACTORS))
     if tensor is None:
         return ()
-    factors = decode_rows(tensor.content, tensor.kind)
-    return tuple(float(factor) for factor in factors.reshape(-1)) if not hasattr(factors, "bits") else ()
+    if tensor.kind != GGMLQuantizationType.F32 or len(tensor.shape) != 1 or tensor.shape[0] > MAX_FACTORS:
+        raise UnsupportedError(
+            f"{header.file}: the weight {tensor.name} is {list(tensor.shape)} of the kind {tensor.kind.name}; up to "
+            f"{MAX_FACTORS} numbers of the kind F32 are read."
+        )
+    return tuple(map(float, tensor.content.reshape(-1).view(np.float32)))

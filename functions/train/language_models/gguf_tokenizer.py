@@ -25,6 +25,7 @@ END_TEXTS = frozenset({
     "<|eot_id|>", "<|im_end|>", "<|end|>", "<end_of_turn>", "<|endoftext|>", "<|eom_id|>", "<EOT>", "_<EOT>",
     "<|end_of_text|>", "<end_of_utterance>", "<\uff5cend\u2581of\u2581sentence\uff5c>",
 })  # fmt: skip
+MAX_TOKEN_CHARACTERS = 1024  # of a token, since how it is joined is looked for at each of its characters
 NOT_STRIPPED = frozenset({"<unk>", "<s>", "<|endoftext|>"})
 
 
@@ -57,6 +58,10 @@ def read_tokens(header: GgufHeader) -> list[str]:
     if not isinstance(tokens, list) or not tokens or not isinstance(tokens[0], str):
         raise InvalidInputError(
             f"{header.file} has no tokenizer.ggml.tokens; it is a part of a model, or damaged. Convert the model again."
+        )
+    if (longest := max(map(len, tokens))) > MAX_TOKEN_CHARACTERS:
+        raise InvalidInputError(
+            f"{header.file} has a token of {longest:,} characters, more than {MAX_TOKEN_CHARACTERS:,}; it is damaged."
         )
     return tokens
 
@@ -144,7 +149,7 @@ def build_sentence_piece_parts(header: GgufHeader, tokens: list[str]) -> dict[st
 def read_scores(header: GgufHeader, tokens: list[str]) -> list[float]:
     """Read the scores of the tokens: the higher, the earlier a pair is joined to it."""
     scores = header.metadata.get("tokenizer.ggml.scores")
-    if not isinstance(scores, list) or len(scores) != len(tokens):
+    if not isinstance(scores, list) or len(scores) != len(tokens) or not isinstance(scores[0], int | float):
         raise InvalidInputError(f"{header.file} has {len(tokens)} tokens, but not as many scores; it is damaged.")
     return scores
 
@@ -177,9 +182,9 @@ def find_special_tokens(header: GgufHeader) -> dict[str, str]:
     return {name: text for name, text in found.items() if text is not None}
 
 
-def find_end_tokens(header: GgufHeader) -> tuple[int, ...]:
-    """Find the ids of the tokens that end an answer, the one that the metadata call so first."""
-    tokens = read_tokens(header)
+def find_end_tokens(header: GgufHeader, vocabulary_size: int) -> tuple[int, ...]:
+    """Find the ids, below `vocabulary_size`, of the tokens that end an answer: those that the metadata name first."""
+    tokens = read_tokens(header)[:vocabulary_size]
     named = [header.metadata.get(f"tokenizer.ggml.{key}") for key in END_KEYS]
     ends = [each for each in named if isinstance(each, int) and 0 <= each < len(tokens)]
     ends += [each for each, text in enumerate(tokens) if text in END_TEXTS]
@@ -188,9 +193,10 @@ def find_end_tokens(header: GgufHeader) -> tuple[int, ...]:
     return tuple(dict.fromkeys(ends))
 
 
-def find_begin_token(header: GgufHeader) -> int | None:
-    """Find the token that every text begins with; None where the tokenizer adds none."""
+def find_begin_token(header: GgufHeader, vocabulary_size: int) -> int | None:
+    """Find the token, below `vocabulary_size`, that every text begins with; None where the tokenizer adds none."""
     sentence_piece = header.metadata.get(MODEL_KEY) == "llama"
     usual = sentence_piece or has_begin_token(str(header.metadata.get("tokenizer.ggml.pre", "default")))
     begin = header.metadata.get("tokenizer.ggml.bos_token_id")
-    return begin if header.metadata.get("tokenizer.ggml.add_bos_token", usual) and isinstance(begin, int) else None
+    is_known = isinstance(begin, int) and 0 <= begin < vocabulary_size
+    return begin if is_known and header.metadata.get("tokenizer.ggml.add_bos_token", usual) else None

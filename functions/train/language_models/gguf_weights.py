@@ -77,6 +77,11 @@ class GgufWeights:
         if name not in self.parts:
             raise InvalidInputError(f"{self.file} has no weight {name}.")
         part = self.parts[name]
+        if len(part.tensor.shape) == 1 and gguf.GGML_QUANT_SIZES[part.tensor.kind][0] > 1:
+            raise UnsupportedError(
+                f"{self.file}: the weight {part.tensor.name} is one row of the kind {part.tensor.kind.name}, which is "
+                "read of matrices alone; quantize the model again."
+            )
         content = part.tensor.content.reshape(part.tensor.shape[0], -1)[part.rows]  # also where there is one dimension
         if part.interleaved_heads:
             content = content[order_rotated_rows(len(content), part.interleaved_heads)]

@@ -20,6 +20,7 @@ from functions.train.language_models.hugging_face_settings import (
     Positive,
     PositiveNumber,
 )
+from functions.train.language_models.rotary_tables import compute_yarn_attention_factor
 from pilotlight.errors import InvalidInputError, UnsupportedError
 
 PLAIN = "default"
@@ -150,11 +151,6 @@ def build_yarn_scaling(
     factor = require_factor(file, parameters)
     attention = parameters.attention_factor or compute_yarn_attention_factor(factor)
     return RotaryScaling("yarn", factor=factor, original_context=original, attention_factor=attention)
-
-
-def compute_yarn_attention_factor(factor: float) -> float:
-    """Compute by how much YaRN makes cosine and sine greater (section 3.4 of the paper)."""
-    return 0.1 * math.log(factor) + 1.0 if factor > 1 else 1.0
 
 
 def build_longrope_scaling(file: Path, parameters: RotationParameters, original: int, longest: int) -> RotaryScaling:

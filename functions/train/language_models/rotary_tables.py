@@ -55,3 +55,8 @@ def compute_yarn_ramp(pairs: int, base: float, context: int) -> DoubleArray:
     high = min(np.ceil(find_pair(YARN_SLOW)), 2 * pairs - 1)
     ramp: DoubleArray = np.clip((np.arange(pairs) - low) / max(high - low, 0.001), 0, 1)
     return ramp
+
+
+def compute_yarn_attention_factor(factor: float) -> float:
+    """Compute by how much YaRN makes cosine and sine greater (Peng et al. 2023, section 3.4)."""
+    return 0.1 * log(factor) + 1.0 if factor > 1 else 1.0

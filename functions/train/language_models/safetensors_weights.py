@@ -103,7 +103,7 @@ def split_fused_tensor(part: StoredRows, config: DecoderConfig) -> Iterator[tupl
     else:
         yield part.tensor, part
         return
-    if part.shape[0] != sum(sizes.values()):
+    if part.shape[:1] != (sum(sizes.values()),):
         raise InvalidInputError(
             f"{part.file}: the weight {part.tensor} is {list(part.shape)}; config.json asks for {sum(sizes.values())} "
             "rows."

@@ -16,14 +16,21 @@ from pilotlight.runtime.golden import GoldenDocument
 from pilotlight.runtime.session import open_decoder_session
 
 
-def open_served_model(name: str, graph: Path, spec: DecoderSpec, checkpoint: DecoderCheckpoint) -> LanguageModel:
-    """Open a graph with its tokenizer and its chat template; `InvalidInputError` if the template cannot be read."""
-    template = checkpoint.chat_template
+def build_template(checkpoint: DecoderCheckpoint) -> ChatTemplate | None:
+    """Build the chat template, if there is one; `InvalidInputError` if it cannot be read."""
+    text = checkpoint.chat_template
+    return None if text is None else ChatTemplate(text, checkpoint.special_tokens)
+
+
+def open_served_model(
+    name: str, graph: Path, spec: DecoderSpec, tokenizer_json: bytes, template: ChatTemplate | None
+) -> LanguageModel:
+    """Open a graph with its tokenizer and its chat template."""
     return LanguageModel(
         CausalModel(open_decoder_session(graph), spec),
-        TextTokenizer(checkpoint.tokenizer_json),
+        TextTokenizer(tokenizer_json),
         name=name,
-        chat_template=None if template is None else ChatTemplate(template, spec.special_tokens),
+        chat_template=template,
     )
 
 

@@ -11,6 +11,7 @@ from functions.train.language_models.checkpoint_source import read_decoder_check
 from functions.train.language_models.decoder_config import DecoderCheckpoint
 from functions.train.language_models.decoder_variants import DecoderChoice, DecoderVariants, Quantize
 from functions.train.language_models.graph_builder import OPSET
+from functions.train.language_models.tokenizer_document import load_tokenizer
 from pilotlight.contracts.codec import encode_document
 from pilotlight.contracts.decoder import DecoderSpec
 from pilotlight.contracts.manifest import GenerationCost, ManifestDraft, Precision, TensorSpec
@@ -56,14 +57,20 @@ def write_version_files(path: Path, options: PublishOptions, folder: Path) -> Ma
     """Read the model at PATH, write its graph and all other files to a folder, and return the draft."""
     checkpoint = read_decoder_checkpoint(path)
     spec = build_spec(checkpoint, options.context)
-    decoder_size.check_function_holds(checkpoint.config, spec, SMALLEST[options.quantize])
+    smallest = SMALLEST[options.quantize]
+    decoder_size.check_function_holds(checkpoint.config, spec, smallest)
+    decoder_size.check_quantizable(checkpoint.config, smallest)
+    decoder_size.check_disk_holds(checkpoint.config, smallest, folder)
+    template = served_model.build_template(checkpoint)
     text = text_scoring.read_evaluation_text(options.evaluation)
     tokenizer = open_tokenizer(checkpoint)
     tokens = tokenizer.encode(text.text, add_special_tokens=False).ids
     windows = text_scoring.split_windows(tokens, spec)
     variants = DecoderVariants(checkpoint, spec, text, windows, folder)
     choice = variants.choose(options.quantize)
-    model = served_model.open_served_model(options.name, folder / choice.variant.graph, spec, checkpoint)
+    decoder_size.check_function_holds(checkpoint.config, spec, choice.precision)
+    graph = folder / choice.variant.graph
+    model = served_model.open_served_model(options.name, graph, spec, checkpoint.tokenizer_json, template)
     card = format_card(options.name, checkpoint, spec, text.name, choice)
     files = {TOKENIZER_FILE: checkpoint.tokenizer_json, REPORT_FILE: encode_document(choice.report), CARD_FILE: card}
     if checkpoint.chat_template is not None:
@@ -72,7 +79,7 @@ def write_version_files(path: Path, options: PublishOptions, folder: Path) -> Ma
     if golden is not None:
         files[GOLDEN_FILE] = encode_document(golden)
     del model
-    cost = served_model.measure_cost(folder / choice.variant.graph, spec)
+    cost = served_model.measure_cost(graph, spec)
     draft = build_draft(options.name, checkpoint, spec, choice, cost, has_golden=golden is not None)
     for name, content in files.items():
         (folder / name).write_bytes(content)
@@ -99,10 +106,7 @@ def build_spec(checkpoint: DecoderCheckpoint, context: int | None) -> DecoderSpe
 
 def open_tokenizer(checkpoint: DecoderCheckpoint) -> Tokenizer:
     """Open the tokenizer; `InvalidInputError` if it cannot be read, or has tokens that the decoder does not know."""
-    try:
-        tokenizer = Tokenizer.from_buffer(checkpoint.tokenizer_json)
-    except Exception as exc:  # its errors are of no class of their own
-        raise InvalidInputError(f"The tokenizer of {checkpoint.origin} cannot be read: {exc}.") from exc
+    tokenizer = load_tokenizer(checkpoint.tokenizer_json, checkpoint.origin)
     known = checkpoint.config.vocabulary_size
     unknown = [token for token, number in tokenizer.get_vocab(with_added_tokens=True).items() if number >= known]
     if unknown:

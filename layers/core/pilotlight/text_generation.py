@@ -13,7 +13,7 @@ from pilotlight.api.request_context import RequestContext
 from pilotlight.contracts.manifest import Manifest
 from pilotlight.contracts.names import ModelReference
 from pilotlight.errors import InvalidInputError
-from pilotlight.generation.request import GenerationRequest
+from pilotlight.generation.request import GenerationRequest, never_cancelled
 from pilotlight.runtime.generation_trials import GenerationSide, GenerationTrials
 from pilotlight.runtime.measured_generation import GenerationOutcome, MeasuredGeneration
 from pilotlight.runtime.model_cache import LoadedModel, VersionKey
@@ -26,11 +26,6 @@ if TYPE_CHECKING:
 
 Answer = TypeVar("Answer")
 NOBODY = TrialCaller()
-
-
-def never() -> bool:
-    """Return that nobody has cancelled."""
-    return False
 
 
 class GenerationService:
@@ -64,7 +59,7 @@ class GenerationService:
         context.model, context.version = side.model.key
         context.cold = self.model_manager.wait_count != waits
         context.mark_stage("load")
-        return OpenedLanguageModel(self, side)
+        return OpenedLanguageModel(self, side, context)
 
     def answer(
         self,
@@ -78,6 +73,17 @@ class GenerationService:
         `answer` builds the whole answer, or a stream's answer up to its first event: what fails later is the caller's
         to see. It may be called twice.
         """
+        answered = self._answer_or_fall_back(reference, context, caller, answer)
+        context.mark_stage("infer")
+        return answered
+
+    def _answer_or_fall_back(
+        self,
+        reference: ModelReference,
+        context: RequestContext,
+        caller: TrialCaller,
+        answer: Callable[["OpenedLanguageModel"], Answer],
+    ) -> Answer:
         opened = self.open_language_model(reference, context, caller)
         if not opened.is_trial:
             return answer(opened)
@@ -89,7 +95,7 @@ class GenerationService:
         else:
             opened.side.has_fallback = False
             return answered
-        own = OpenedLanguageModel(self, self._trials.open_own_side(opened.side, context.deadline))
+        own = OpenedLanguageModel(self, self._trials.open_own_side(opened.side, context.deadline), context)
         self._release_idle_cache(own.model)
         context.model, context.version = own.model.key
         return answer(own)
@@ -119,9 +125,10 @@ class GenerationService:
 class OpenedLanguageModel:
     """An open version that answers one request."""
 
-    def __init__(self, service: GenerationService, side: GenerationSide) -> None:
+    def __init__(self, service: GenerationService, side: GenerationSide, context: RequestContext) -> None:
         self._service = service
         self.side = side
+        self._context = context
 
     @property
     def model(self) -> LoadedModel:
@@ -148,12 +155,16 @@ class OpenedLanguageModel:
         """Whether it is another version than the one that the alias points to."""
         return self.side.is_other
 
-    def generate(self, request: GenerationRequest, is_cancelled: Callable[[], bool] = never) -> MeasuredGeneration:
+    def generate(
+        self, request: GenerationRequest, is_cancelled: Callable[[], bool] = never_cancelled
+    ) -> MeasuredGeneration:
         """Generate: iterate over the events, then read `usage`; `close` it if the client leaves before its end."""
-        return MeasuredGeneration(
-            lambda: self.language_model.generate(request, is_cancelled),
-            lambda outcome: self._service.record(self.side, request, outcome),
-        )
+
+        def record(outcome: GenerationOutcome) -> None:
+            self._context.has_failed = outcome.is_failure
+            self._service.record(self.side, request, outcome)
+
+        return MeasuredGeneration(lambda: self.language_model.generate(request, is_cancelled), record)
 
 
 def check_generates_text(manifest: Manifest) -> None:

@@ -12,7 +12,7 @@ from tests.fake_language_model import FakeLanguageModel
 
 @pytest.mark.parametrize("tenant", ["", "acme"])
 def test_a_request_goes_on_with_sequences_of_its_tenant_alone(tenant: str) -> None:
-    model, context = FakeLanguageModel([]), RequestContext(100.0)
+    model, context = FakeLanguageModel([]), RequestContext()
     context.tenant = tenant
     chat = build_generation_request(model, Conversation(messages=()), (1, 2), OutputPlan(), context)  # type: ignore[arg-type]  # a fake
     (plan,) = plan_prompts(CompletionBody(model="chat", prompt="x"), model, context)  # type: ignore[arg-type]

@@ -2,6 +2,7 @@
 
 import io
 import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -180,3 +181,11 @@ def test_the_demo_publishes_once(run: Run, store: str, monkeypatch: pytest.Monke
     pipe(monkeypatch, "Hi")
     code, out, _ = run("chat")
     assert (code, out) == (0, "Paris is the capital.\n")
+
+
+def test_what_a_step_prints_is_no_part_of_the_answer(capfd: pytest.CaptureFixture[str]) -> None:
+    """`pilotlight chat --json` is read by scripts, also where it publishes the model first."""
+    packaged_model.run_step([sys.executable, "-c", "print('published')"])
+    out, err = capfd.readouterr()
+    assert (out, err.strip()) == ("", "published")
+    assert packaged_model.run_step([sys.executable, "-c", "print('a file')"], captured=True) == "a file\n"

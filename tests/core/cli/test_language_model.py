@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -72,6 +73,17 @@ def test_a_context_is_for_language_models(run: Run, tmp_path: Path) -> None:
     (tmp_path / "m.onnx").write_bytes(b"\x08\x08")
     code, _, err = run("publish", str(tmp_path / "m.onnx"), "--name", "m", "--context", "8")
     assert (code, "--context is for language models" in err) == (2, True), err
+
+
+def test_without_what_reads_gguf_it_is_told_how_to_install_that(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`make demo` has installed all that trains, which is not all that converts."""
+    monkeypatch.setattr("pilotlight.cli.model_conversion.find_spec", lambda name: None if name == "gguf" else find_spec)
+    monkeypatch.setattr(model_conversion, "run_converter", lambda module, arguments: 1)
+    (tmp_path / "m.gguf").write_bytes(GGUF)
+    code, _, err = run("publish", str(tmp_path / "m.gguf"), "--name", "chat")
+    assert (code, "run pip install -e '.[train,convert]'" in " ".join(err.split())) == (1, True), err
 
 
 def test_what_the_converter_writes_is_published(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

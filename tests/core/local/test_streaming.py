@@ -136,6 +136,14 @@ def test_a_failure_before_the_first_chunk_is_a_502(url: str) -> None:
     assert "StreamFunction failed with ValueError: the tensor is flat" in reply.json["message"]
 
 
+@pytest.mark.parametrize("route", ["stream", "buffered"])
+@pytest.mark.parametrize("what", ["no-base64", "half-a-pair"])
+def test_a_body_that_cannot_be_sent_is_a_502_and_the_environment_goes_on(url: str, route: str, what: str) -> None:
+    before = get(url, f"/{route}/process").body.split()[0]
+    assert get(url, f"/{route}/{what}").status == 502
+    assert get(url, f"/{route}/process").body.split()[0] == before
+
+
 def test_the_death_of_an_environment_cuts_its_stream(url: str, tmp_path: Path) -> None:
     before = read_process(url)[0]
     with opened(url, f"/stream/exit?gate={tmp_path / 'gate'}") as response:

@@ -12,6 +12,7 @@ from pilotlight.runtime_client.answers import HTTP_STREAM
 from pilotlight.runtime_client.runtime_connection import (
     MAX_TRAILER_BYTES,
     ReaderGoneError,
+    RuntimeApiError,
     RuntimeConnection,
     format_trailers,
 )
@@ -116,7 +117,7 @@ def test_a_closed_connection_is_noticed_with_the_next_chunk_and_opened_again(api
         read_until(connection, b"1\r\nx\r\n")
     with pytest.raises(ReaderGoneError):
         stream.write(b"")
-    posted = threading.Thread(target=api.client.post, args=("invocation/id-2/response", "{}"))
+    posted = threading.Thread(target=api.client.post, args=("invocation/id-2/response", b"{}"))
     posted.start()
     with closing(api.accept()) as connection:
         assert read_until(connection, b"{}").startswith(b"POST /2018-06-01/runtime/invocation/id-2/response")
@@ -143,3 +144,21 @@ def test_a_refusal_at_the_end_is_no_good_end(api: FakeRuntimeApi) -> None:
         with pytest.raises(ReaderGoneError, match="400"):
             stream.finish()
         thread.join()
+
+
+def test_a_refused_request_for_work_is_told(api: FakeRuntimeApi) -> None:
+    caught: list[RuntimeApiError] = []
+
+    def ask() -> None:
+        try:
+            api.client.next_event()
+        except RuntimeApiError as exc:
+            caught.append(exc)
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    with closing(api.accept()) as connection:
+        assert read_until(connection, b"\r\n\r\n").startswith(b"GET /2018-06-01/runtime/invocation/next")
+        connection.sendall(b"HTTP/1.1 500 No\r\nContent-Length: 9\r\n\r\ncontainer")
+        asking.join()
+    assert [str(exc) for exc in caught] == ["The Runtime API answered 500 to invocation/next: container"]

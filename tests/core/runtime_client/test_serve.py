@@ -91,7 +91,7 @@ def test_the_wrapper_looks_for_modules_where_lambdas_client_does(monkeypatch: py
         "/opt/python",
         "/var/runtime",
     ]
-    assert list_runtime_paths({**given, "PYTHONPATH": "/x"}) == []
+    assert list_runtime_paths({**given, "PYTHONPATH": "/x"}) == ["/var/task", "/var/runtime"]
 
 
 def test_the_wrapper_may_be_run() -> None:

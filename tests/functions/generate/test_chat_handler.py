@@ -1,19 +1,24 @@
 """Chats through the function's own handler to the real engine, with a deadline, and with clients that leave."""
 
+import gzip
 import json
+import re
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from functions.generate.handler import build_generate_handler
 from pilotlight.api.router import Router
+from pilotlight.observability import emf
 from pilotlight.registry.registry import Registry
 from pilotlight.settings import Settings
 from pilotlight.storage.object_store import open_store
 from tests import fakes
-from tests.language_model_versions import publish_scripted
+from tests.language_model_versions import build_scripted, describe_scripted, publish_scripted
+from tests.scripted_model import CHAT_TEMPLATE
 
 HELLO = [{"role": "user", "content": "Hi"}]
 
@@ -85,3 +90,72 @@ def test_errors_keep_their_status_on_a_streamed_route(handle: Router) -> None:
         answer = call(handle, stream=True, **fields)
         assert answer["statusCode"] == status
         assert json.loads(answer["body"])["error"]["message"]
+
+
+@pytest.fixture
+def written(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The lines of the usage log."""
+    lines: list[Any] = []
+    monkeypatch.setattr(emf, "write_line", lambda line: lines.append(json.loads(line)))
+    return lines
+
+
+def test_the_time_of_an_answer_is_that_of_inference(tmp_path: Path, written: list[Any]) -> None:
+    publish_scripted(Registry(open_store(str(tmp_path))))
+    handle = build_generate_handler(Settings(store=str(tmp_path), call_seconds=0))
+    plain = call(handle)["headers"]["server-timing"]
+    streamed = call(handle, stream=True)
+    list(streamed["body"])
+    for timing in (plain, streamed["headers"]["server-timing"]):
+        assert re.findall(r"(\w+);", timing)[:2] == ["load", "infer"]
+    assert [(line["status"], "InferMs" in line) for line in written] == [(200, True)] * 2
+
+
+def test_a_stream_that_fails_on_the_way_is_logged_as_a_failure(tmp_path: Path, written: list[Any]) -> None:
+    """Its status was sent before, so that alarms know of it by the log alone."""
+    scripted = build_scripted(("a", "b", "c"), fail_after=1)
+    files = {
+        "model.onnx": scripted.graph,
+        "tokenizer.json": scripted.tokenizer_json.encode(),
+        "chat_template.jinja": CHAT_TEMPLATE.encode(),
+    }
+    Registry(open_store(str(tmp_path))).publish_version(describe_scripted(scripted, "chat"), files)
+    handle = build_generate_handler(Settings(store=str(tmp_path), call_seconds=0))
+    answer = call(handle, stream=True)
+    assert answer["statusCode"] == 200
+    assert "error" in read_frames(answer["body"])[-1]
+    assert (written[-1]["status"], written[-1]["ServerErrors"]) == (500, 1)
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/messages", "/v2/models/chat/generate"])
+def test_bodies_may_be_compressed(handle: Router, path: str) -> None:
+    body = json.dumps({"model": "chat", "messages": HELLO, "max_tokens": 100, "text_input": "Hi"}).encode()
+
+    def send(content: bytes, encoding: str) -> tuple[int, str]:
+        headers = {"content-encoding": encoding}
+        answer = handle(fakes.event(handle._routes, "POST", path, content, headers), None)
+        return answer["statusCode"], answer["body"]
+
+    assert send(gzip.compress(body), "gzip")[0] == 200
+    for content, encoding, status in (
+        (body, "gzip", 400),
+        (body, "br", 415),
+        (gzip.compress(b" " * 7_000_000), "gzip", 413),
+    ):
+        found, text = send(content, encoding)
+        assert (found, "error" in json.loads(text)) == (status, True)
+
+
+@pytest.mark.parametrize(
+    ("path", "fields"),
+    [
+        ("/v1/completions", {"prompt": ["a", "b"], "echo": True, "logprobs": 0, "max_tokens": 0}),
+        ("/v1/decisions", {"input": "x", "questions": [{"type": "predicate", "instructions": "Is it wet?"}]}),
+    ],
+)
+def test_runs_of_prompts_end_with_the_time(handle: Router, path: str, fields: dict[str, Any]) -> None:
+    """They generate nothing, so that no engine watches the time."""
+    body = json.dumps({"model": "chat", **fields}).encode()
+    event = fakes.event(handle._routes, "POST", path, body)
+    assert handle(event, LambdaContext(100_000))["statusCode"] == 200
+    assert handle(event, LambdaContext(0))["statusCode"] == 504

@@ -165,6 +165,12 @@ def test_a_failure_in_the_middle_of_a_stream_is_an_error_event() -> None:
     assert model.generations[0].is_closed
 
 
+def test_a_message_that_breaks_off_is_an_error() -> None:
+    model = FakeLanguageModel(["Hello"], breaks_off=True)
+    assert stream(model)[-1]["error"]["type"] == "overloaded_error"
+    assert post(model).status_code == 503
+
+
 @pytest.mark.parametrize(
     ("fields", "words"),
     [

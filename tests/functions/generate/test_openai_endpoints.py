@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from functions.generate.openai_endpoints import OpenAIEndpoints
 from pilotlight.api import chat_generation
+from pilotlight.api.chat_completions import build_conversation, decode_chat_body
 from pilotlight.api.conversation import OutputPlan
 from pilotlight.api.openai_errors import to_openai_error
 from tests.endpoint_transport import FakeGenerationService, build_transport
@@ -349,6 +350,38 @@ def test_a_failure_on_the_way_is_a_frame_and_an_exception() -> None:
         )
 
 
+@pytest.mark.parametrize(
+    ("path", "prompt"), [("/v1/chat/completions", {"messages": [HELLO]}), ("/v1/completions", {"prompt": "Hi"})]
+)
+def test_an_answer_that_breaks_off_is_not_whole(path: str, prompt: dict[str, Any]) -> None:
+    body = {"model": "m", **prompt}
+    status, answer = post(FakeLanguageModel(["a"], breaks_off=True), path, body)
+    assert (status, answer["error"]["type"]) == (503, "server_error")
+    assert "try again" in stream_frames(FakeLanguageModel(["a"], breaks_off=True), path, body)[-1]["error"]["message"]
+
+
+def test_a_frame_is_one_line_for_every_client() -> None:
+    """Python's `splitlines`, by which httpx reads lines, breaks them at characters that JSON does not escape."""
+    text = "one\u2028two\u2029three\x85four\x0bfive"
+    body = {"model": "m", "messages": [HELLO], "stream": True}
+    with open_http(FakeLanguageModel([text])).stream("POST", "/v1/chat/completions", json=body) as answer:
+        lines = [line.removeprefix("data: ") for line in answer.iter_lines() if line]
+    assert lines.pop() == "[DONE]"
+    assert "".join(json.loads(line)["choices"][0]["delta"].get("content", "") for line in lines) == text
+
+
+def test_null_is_as_if_a_field_were_absent() -> None:
+    call = {"id": None, "type": None, "function": {"name": "f", "arguments": None}}
+    schema = {"name": None, "schema": {"type": "object"}, "strict": None, "description": None}
+    for fields in (
+        {"messages": [HELLO, {"role": "assistant", "content": None, "tool_calls": [call], "name": None}]},
+        {"response_format": {"type": "json_schema", "json_schema": schema}},
+        {"tools": [TOOL], "tool_choice": {"type": None, "function": {"name": "get_weather"}}},
+    ):
+        conversation = decode_chat_body(json.dumps({"model": "m", "messages": [HELLO], **fields}).encode())
+        build_conversation(conversation)
+
+
 def test_a_failure_before_the_first_token_has_its_status() -> None:
     model = FakeLanguageModel(["a"], fail_after=0)
     with pytest.raises(openai.InternalServerError):
@@ -438,6 +471,17 @@ def test_an_echo_with_logprobs_scores_the_prompt() -> None:
         "completion_tokens_details": {"reasoning_tokens": 0},
     }
     assert not model.requests
+
+
+def test_offsets_are_those_of_the_text() -> None:
+    """The begin token is none of the text's, and characters of several tokens count once."""
+    model = FakeLanguageModel(["!"])
+    body = {"model": "m", "prompt": "aé😀b", "echo": True, "logprobs": 0, "max_tokens": 1}
+    _, answer = post(model, "/v1/completions", body)
+    choice = answer["choices"][0]
+    assert choice["text"] == "aé😀b!"
+    assert choice["logprobs"]["tokens"][0] == "<begin>"
+    assert choice["logprobs"]["text_offset"] == [0, 0, 1, 1, 2, 2, 2, 2, 3, 4]
 
 
 COMPLETION_REFUSALS: list[tuple[dict[str, Any], str | None, str | None]] = [

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from math import inf
 from typing import Any
 
 import httpx2
@@ -11,8 +12,12 @@ from openai.types.responses import Response, ResponseFunctionToolCall, ResponseO
 
 from functions.generate.responses_endpoints import ResponsesEndpoints
 from pilotlight.api import chat_generation
-from pilotlight.api.conversation import ContentDelta, OutputPlan, ToolCallDelta
+from pilotlight.api.conversation import ChatEvent, ContentDelta, JsonFormat, MessageEnd, OutputPlan, ToolCallDelta
 from pilotlight.api.openai_errors import to_openai_error
+from pilotlight.api.responses_events import ResponseWriter, create_response
+from pilotlight.api.responses_request import build_conversation
+from pilotlight.api.schemas.responses import ResponsesBody, ResponseTextOptions, TextFormat
+from pilotlight.generation.request import ScoredToken, TokenLogprob
 from tests.endpoint_transport import FakeGenerationService, build_transport
 from tests.fake_language_model import FakeLanguageModel
 
@@ -188,6 +193,43 @@ def test_a_failure_in_the_middle_of_a_stream_is_its_last_event() -> None:
     assert events[-1].response.error.code == "server_error"
     assert "its log says why" in events[-1].response.error.message
     assert model.generations[0].is_closed
+
+
+def test_a_response_that_breaks_off_has_failed() -> None:
+    model = FakeLanguageModel(["Hello"], breaks_off=True)
+    assert stream_events(model, input="Hi")[-1].type == "response.failed"
+    with pytest.raises(openai.InternalServerError):
+        connect(model).responses.create(model="chat", input="Hi")
+
+
+def test_logprobs_of_held_tokens_come_with_the_text() -> None:
+    """A token may have no whole character yet; that of a call has no place, and JSON has no infinity."""
+
+    def score(text: str) -> ScoredToken:
+        return ScoredToken(TokenLogprob(1, text, text.encode(), -inf))
+
+    writer = ResponseWriter(create_response(ResponsesBody(model="chat", input="Hi"), "chat"))
+    events: list[ChatEvent] = [
+        ContentDelta(0, "", (1,), (score("a"),)),
+        ContentDelta(0, "ab", (1,), (score("b"),)),
+        ContentDelta(0, "", (1,), (score("c"),)),
+        ToolCallDelta(0, 0, "{}", "call_1", "f"),
+        ContentDelta(0, "", (1,), (score("d"),)),
+        MessageEnd(0, "tool_calls"),
+    ]
+    told = [told for event in events for told in writer.add(event)]
+    deltas = [one["logprobs"] for one in told if one["type"] == "response.output_text.delta"]
+    assert [[token.token for token in logprobs] for logprobs in deltas] == [["a", "b"]]
+    (done,) = [one["logprobs"] for one in told if one["type"] == "response.output_text.done"]
+    assert [(token.token, token.logprob) for token in done] == [("a", -9999.0), ("b", -9999.0), ("c", -9999.0)]
+
+
+@pytest.mark.parametrize(("strict", "is_strict"), [(True, True), (False, False), (None, False)])
+def test_a_schema_is_strict_if_the_caller_says_so(strict: bool | None, is_strict: bool) -> None:
+    """As in chats: a schema that cannot be held to exactly is then refused."""
+    asked = TextFormat("json_schema", "x", {"type": "object"}, strict)
+    body = ResponsesBody(model="chat", input="Hi", text=ResponseTextOptions(asked))
+    assert build_conversation(body).output_format == JsonFormat({"type": "object"}, strict=is_strict)
 
 
 def test_a_failure_before_the_first_token_has_a_status() -> None:

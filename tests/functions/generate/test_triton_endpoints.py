@@ -59,6 +59,11 @@ def test_a_failure_in_the_middle_of_a_stream_is_its_last_frame() -> None:
     assert model.generations[0].is_closed
 
 
+def test_null_is_as_if_a_field_were_absent() -> None:
+    body = {"text_input": "Once", "parameters": None, "id": None, "max_tokens": None, "stop": None}
+    assert post(FakeLanguageModel([" upon"]), PATH, body).json()["text_output"] == " upon"
+
+
 @pytest.mark.parametrize(
     ("body", "words"),
     [

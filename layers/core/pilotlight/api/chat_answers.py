@@ -1,4 +1,9 @@
-"""The events of a chat's generation as OpenAI's answers: one document, or the chunks of a stream."""
+"""The events of a chat's generation as OpenAI's answers: one document, or the chunks of a stream.
+
+The order of a stream: for each choice a chunk with its role, then its content and calls, then its finish reason; after
+all choices a chunk with the usage, if it was asked for, and [DONE]. A failure on the way is a frame with the error, and
+never a silent end, which clients would take for success.
+"""
 
 import time
 import uuid
@@ -16,7 +21,7 @@ from pilotlight.api.schemas.openai import ErrorDetails, OpenAIErrorBody
 from pilotlight.api.server_sent_events import DONE, encode_event
 from pilotlight.api.stream_failures import tell_failure
 from pilotlight.api.token_logprobs import build_chat_logprobs
-from pilotlight.errors import PilotlightError, UnavailableError
+from pilotlight.errors import PilotlightError
 from pilotlight.generation.request import ScoredToken, TokenUsage
 
 
@@ -108,7 +113,7 @@ def answer_chat(head: AnswerHead, options: AnswerOptions, generation: ChatGenera
 
 def build_choice(index: int, options: AnswerOptions, choice: CollectedChoice) -> schemas.ChatChoice:
     """Build one choice of a whole answer."""
-    end = check_end(choice.end, index)
+    assert choice.end is not None  # noqa: S101 - for the type checker: `ChatGeneration` ends all choices
     text = options.echo + "".join(choice.texts)
     calls: list[schemas.AnsweredToolCall] | UnsetType = [
         schemas.AnsweredToolCall(call.id, schemas.AnsweredFunction(call.name, "".join(call.arguments)))
@@ -118,17 +123,10 @@ def build_choice(index: int, options: AnswerOptions, choice: CollectedChoice) ->
         index=index,
         message=schemas.AnswerMessage(content=None if calls is not UNSET and not text else text, tool_calls=calls),
         logprobs=build_chat_logprobs(choice.scores) if options.has_logprobs else None,
-        finish_reason=end.reason,
-        stop_reason=end.stop,
+        finish_reason=choice.end.reason,
+        stop_reason=choice.end.stop,
         token_ids=choice.tokens if options.has_token_ids else UNSET,
     )
-
-
-def check_end(end: MessageEnd | None, index: int) -> MessageEnd:
-    """Return a choice's end; raise `UnavailableError` if it has none, which no caller may take for an answer."""
-    if end is None:
-        raise UnavailableError(f"The generation ended before choice {index} did; try again.")
-    return end
 
 
 def stream_chat(head: AnswerHead, options: AnswerOptions, generation: ChatGeneration) -> Iterator[bytes]:
@@ -139,15 +137,10 @@ def stream_chat(head: AnswerHead, options: AnswerOptions, generation: ChatGenera
 
 def write_chunks(chunks: "ChunkWriter", generation: ChatGeneration) -> Iterator[bytes]:
     """Yield the chunks of all choices, and of the usage."""
-    waiting = set(range(chunks.options.choices))
-    for index in sorted(waiting):
+    for index in range(chunks.options.choices):
         yield from chunks.begin_choice(index)
     for event in generation:
         yield from chunks.write(event)
-        if isinstance(event, MessageEnd):
-            waiting.discard(event.choice)
-    for index in waiting:
-        check_end(None, index)
     if chunks.options.has_usage:
         yield chunks.encode([], build_usage(generation.usage))
 

@@ -1,18 +1,12 @@
-"""OpenAI's chat completions: bodies to conversations, and their events to whole answers or server-sent events.
+"""Bodies of OpenAI's chat completions as conversations; what cannot be served is refused."""
 
-The order of a stream: for each choice a chunk with its role, then its content and calls, then its finish reason; after
-all choices a chunk with the usage, if it was asked for, and [DONE]. A failure on the way is a frame with the error, and
-never a silent end, which clients would take for success.
-"""
-
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pilotlight.api.conversation import Conversation
 from pilotlight.api.generation_fields import (
     build_sampling,
     build_stop_strings,
     check_common_fields,
-    check_token_ids,
     find_output_format,
     refuse_fields,
 )
@@ -21,9 +15,6 @@ from pilotlight.api.openai_chat_messages import build_messages, build_tool_choic
 from pilotlight.api.openai_errors import UNSUPPORTED
 from pilotlight.api.schemas.chat import ChatCompletionBody
 from pilotlight.errors import FieldError
-
-if TYPE_CHECKING:
-    from pilotlight.generation.language_model import LanguageModel
 
 TEXT_ONLY = "this server answers with text; leave it out."
 REFUSED = {
@@ -101,11 +92,6 @@ def build_conversation(chat: ChatCompletionBody) -> Conversation:
 def get_max_tokens(chat: ChatCompletionBody) -> int | None:
     """Return the limit of an answer's tokens, by its newer name or its older one."""
     return chat.max_tokens if chat.max_completion_tokens is None else chat.max_completion_tokens
-
-
-def check_for_model(chat: ChatCompletionBody, model: "LanguageModel") -> None:
-    """Check what depends on the model."""
-    check_token_ids(chat, model)
 
 
 def get_echo(chat: ChatCompletionBody, conversation: Conversation) -> str:

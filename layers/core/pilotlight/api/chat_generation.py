@@ -21,7 +21,7 @@ from pilotlight.api.conversation import (
     ToolCallDelta,
 )
 from pilotlight.api.request_context import RequestContext
-from pilotlight.errors import ContextLengthError, InvalidInputError
+from pilotlight.errors import ContextLengthError, InvalidInputError, UnavailableError
 from pilotlight.generation.prompt_encoding import encode_fitting_prompt, encode_prompt
 from pilotlight.generation.request import (
     ChoiceEnd,
@@ -29,6 +29,7 @@ from pilotlight.generation.request import (
     GenerationRequest,
     TextDelta,
     TokenUsage,
+    never_cancelled,
 )
 
 if TYPE_CHECKING:
@@ -43,10 +44,13 @@ ANSWER_MARGIN_S = 0.5  # between the last token and the deadline, for the last f
 class ChatGeneration:
     """An answer that is being generated: iterate over its events; `close` stops the engine."""
 
-    def __init__(self, generation: "GenerationEvents", plan: OutputPlan, prompt: tuple[int, ...]) -> None:
+    def __init__(
+        self, generation: "GenerationEvents", plan: OutputPlan, prompt: tuple[int, ...], choices: int = 1
+    ) -> None:
         self.prompt = prompt  # its tokens
         self._generation = generation
         self._plan = plan
+        self._unended = set(range(choices))
         self._readers: dict[int, OutputReader] = {}
         self._has_calls: set[int] = set()
         self._events = self._translate()
@@ -71,7 +75,10 @@ class ChatGeneration:
         return self._generation.usage
 
     def __iter__(self) -> Iterator[ChatEvent]:
-        """Yield deltas as they come, and one end for each choice; the events come once."""
+        """Yield deltas as they come, and one end for each choice; the events come once.
+
+        Raises `UnavailableError` where the engine stops before all choices have ended: no protocol may call that whole.
+        """
         while self._ahead:
             yield self._ahead.pop(0)
         yield from self._events
@@ -84,9 +91,12 @@ class ChatGeneration:
         """Yield the events of the engine's."""
         for event in self._generation:
             if isinstance(event, ChoiceEnd):
+                self._unended.discard(event.choice)
                 yield from self._end_choice(event)
             else:
                 yield from self._read_delta(event)
+        if self._unended:
+            raise UnavailableError(f"The generation ended before choice {min(self._unended)} did; try again.")
 
     def _read_delta(self, delta: TextDelta) -> Iterator[ChatEvent]:
         """Yield what a delta of text adds; the tokens and scores go with its first content."""
@@ -164,14 +174,10 @@ def begin_generation(
 ) -> ChatGeneration:
     """Begin to continue a prompt, up to the first event."""
     request = build_generation_request(model, conversation, prompt, plan, context)
-    generation = ChatGeneration((generate or model.generate)(request, never_cancelled), plan, prompt)
+    events = (generate or model.generate)(request, never_cancelled)
+    generation = ChatGeneration(events, plan, prompt, conversation.choices)
     generation.begin()
     return generation
-
-
-def never_cancelled() -> bool:
-    """Return that the caller is there; one who leaves closes the generation."""
-    return False
 
 
 def plan_output(model: "LanguageModel", conversation: Conversation) -> OutputPlan:

@@ -19,13 +19,6 @@ class FunctionTool(Struct, frozen=True, kw_only=True):
     parameters: dict[str, Any] | None = None  # a JSON schema; None for a function without arguments
     strict: bool = False
 
-    def to_template(self) -> dict[str, Any]:
-        """Return the tool in the form that chat templates and OpenAI's chat completions have."""
-        function: dict[str, Any] = {"name": self.name}
-        if self.description is not None:
-            function["description"] = self.description
-        return {"type": "function", "function": {**function, "parameters": self.parameters or EMPTY_PARAMETERS}}
-
 
 class NamedTool(Struct, frozen=True):
     """A choice of tools that allows one of them only, which must be called."""
@@ -60,7 +53,6 @@ class GrammarFormat(Struct, frozen=True, tag="grammar"):
 
 OutputFormat = JsonFormat | RegexFormat | ChoiceFormat | GrammarFormat
 ToolChoice = Literal["auto", "none", "required"] | NamedTool
-EMPTY_PARAMETERS: dict[str, Any] = {"type": "object", "properties": {}}
 
 
 class Conversation(Struct, frozen=True, kw_only=True):

@@ -128,10 +128,11 @@ def write_question(question: QuestionBody, path: str) -> str:
 def decide(model: "LanguageModel", body: DecisionsBody, context: RequestContext) -> tuple[list[DecisionAnswer], int]:
     """Answer the questions by a language model; return the answers and how many tokens it has read.
 
-    Raises `DeadlineError` if that takes until the deadline of the context.
+    Each question takes a run of the whole input, so that the time may be over before the last: `DeadlineError`.
     """
     messages, answers, tokens = read_messages(body), [], 0
     for place, question in enumerate(body.questions):
+        context.check_deadline()
         path = f"questions[{place}]"
         asked = Conversation(messages=[*messages, {"role": "user", "content": write_question(question, path)}])
         prompt = encode_fitting_prompt(model, render_prompt(model, asked))

@@ -119,10 +119,6 @@ class StreamedResponse(Struct, frozen=True):
         """Return the response for the runtime client of streaming functions, which sends the chunks as they come."""
         return {"statusCode": self.status, "headers": dict(self.headers), "body": self.chunks}
 
-    def collect(self) -> Response:
-        """Wait for all chunks, and return them as one response."""
-        return Response(self.status, b"".join(self.chunks), self.headers)
-
 
 def collect_headers(event: Mapping[str, Any]) -> dict[str, str]:
     """Collect the headers by name in lower case: the last line of each, as the gateway gives it.

@@ -1,4 +1,4 @@
-"""OpenAI's messages, tools and choice of tools, in the terms of `chat_generation`; what is not text is refused."""
+"""OpenAI's messages, tools and choice of tools, in the terms of a `Conversation`; what is not text is refused."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -17,7 +17,7 @@ PART_SEPARATOR = "\n"  # between a message's parts, as vLLM and llama.cpp join t
 
 
 def build_messages(messages: Sequence[ChatMessage]) -> list[dict[str, Any]]:
-    """Build the messages as `chat_messages` takes them."""
+    """Build the messages as chat templates take them."""
     return [build_message(message, f"messages[{place}]") for place, message in enumerate(messages)]
 
 
@@ -65,7 +65,7 @@ def build_tool_call(call: ChatToolCall) -> dict[str, Any]:
     """Build an earlier call, with its arguments as JSON text."""
     arguments = call.function.arguments
     text = arguments if isinstance(arguments, str) else msgspec.json.encode(arguments or {}).decode()
-    return {"id": call.id, "type": "function", "function": {"name": call.function.name, "arguments": text}}
+    return {"id": call.id or "", "type": "function", "function": {"name": call.function.name, "arguments": text}}
 
 
 def build_tools(tools: Sequence[ToolDefinition] | None) -> tuple[FunctionTool, ...]:
@@ -104,11 +104,12 @@ def build_tool_choice(choice: str | NamedToolChoice | None, tools: Sequence[Func
             f"tool_choice is {choice!r}; use auto, none, required or {NAMED_CHOICE}.",
             param="tool_choice",
         )
-    if choice.type != "function" or choice.function is None:
+    kind = choice.type or "function"
+    if kind != "function" or choice.function is None:
         raise FieldError(
-            f"tool_choice has the type {choice.type!r}; name a function instead: {NAMED_CHOICE}.",
+            f"tool_choice has the type {kind!r}; name a function instead: {NAMED_CHOICE}.",
             param="tool_choice",
-            code=UNSUPPORTED if choice.type != "function" else None,
+            code=UNSUPPORTED if kind != "function" else None,
         )
     check_tools_exist(choice.function.name, tools)
     check_is_tool(choice.function.name, (tool.name for tool in tools))

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from math import inf
 from typing import Any
 
+from pilotlight.errors import DeadlineError
+
 GATEWAY_TIMEOUT_S = 29.0  # after which API Gateway answers 504
 STREAM_TIMEOUT_S = 900.0  # after which it cuts an answer that it passes on
 DEADLINE_MARGIN_S = 0.5  # reserved for writing and sending the error
@@ -16,8 +18,8 @@ class RequestContext:
     """One call, from the arrival of its event to its answer. Times are seconds on time.perf_counter's clock."""
 
     __slots__ = (
-        "_last", "cold", "correlation", "deadline", "marks", "model", "queue_seconds", "start_time", "tenant",
-        "version",
+        "_last", "cold", "correlation", "deadline", "has_failed", "marks", "model", "queue_seconds", "start_time",
+        "tenant", "version",
     )  # fmt: skip
 
     def __init__(self, deadline: float = inf, queue_seconds: float | None = None) -> None:
@@ -26,6 +28,7 @@ class RequestContext:
         self.queue_seconds = queue_seconds  # seconds between gateway and handler; None if they are not known
         self.marks: list[tuple[str, float]] = []
         self.cold = False
+        self.has_failed = False  # behind the first frame of a streamed answer, whose status tells nothing of it
         self.model = ""  # model and version are known once the model is open
         self.version: int | None = None
         self.correlation = ""
@@ -50,6 +53,11 @@ class RequestContext:
         trace = cls(time.monotonic() + remaining_seconds - DEADLINE_MARGIN_S, queue_seconds)
         trace.correlation = gateway_context.get("requestId") or ""
         return trace
+
+    def check_deadline(self) -> None:
+        """Raise `DeadlineError` if the time is over: between parts of an answer that nothing else bounds."""
+        if time.monotonic() >= self.deadline:
+            raise DeadlineError("The time of this request was over before its answer was whole; send less at once.")
 
     def mark_stage(self, name: str) -> None:
         """Record the time since the last mark as the duration of the stage `name`."""

@@ -36,6 +36,7 @@ from pilotlight.api.schemas.responses import (
     TextFormat,
     TopLogprob,
 )
+from pilotlight.api.token_logprobs import limit_logprob
 from pilotlight.generation.request import ScoredToken, TokenUsage
 
 Event = dict[str, Any]
@@ -77,6 +78,7 @@ class ResponseWriter:
         self._open_call: int | None = None  # the index of the call that is open
         self._pieces: list[str] = []  # of the open item's text or arguments
         self._logprobs: list[OutputLogprob] = []
+        self._held_logprobs: list[OutputLogprob] = []  # of tokens whose text has not come yet
 
     def begin(self) -> Iterator[Event]:
         """Yield the first events."""
@@ -111,12 +113,14 @@ class ResponseWriter:
 
     def _add_text(self, delta: ContentDelta) -> Iterator[Event]:
         """Yield more of a message's text, and the message's beginning if none is open."""
+        if not isinstance(self._open_item, OutputFunctionCall) or delta.text:  # the tokens of calls are not told
+            self._held_logprobs += map(build_logprob, delta.scores)
         if not delta.text:
             return
         if not isinstance(self._open_item, OutputMessage):
             yield from self._close_item("completed")
             yield from self._open_message()
-        logprobs = list(map(build_logprob, delta.scores))
+        logprobs, self._held_logprobs = self._held_logprobs, []
         self._pieces.append(delta.text)
         self._logprobs.extend(logprobs)
         yield self._number_part({"type": "response.output_text.delta", "delta": delta.text, "logprobs": logprobs})
@@ -125,6 +129,7 @@ class ResponseWriter:
         """Yield more of a call's arguments, and the call's beginning if it is another than the open one."""
         if self._open_call != delta.index:
             yield from self._close_item("completed")
+            self._held_logprobs = []
             item = OutputFunctionCall(
                 id=create_id("fc"),
                 status="in_progress",
@@ -163,6 +168,8 @@ class ResponseWriter:
         if item is None:
             return
         if isinstance(item, OutputMessage):
+            self._logprobs += self._held_logprobs
+            self._held_logprobs = []
             part = OutputText(text=text, logprobs=self._logprobs)
             yield self._number_part({"type": "response.output_text.done", "text": text, "logprobs": self._logprobs})
             yield self._number_part({"type": "response.content_part.done", "part": part})
@@ -216,6 +223,6 @@ def build_usage(usage: TokenUsage) -> ResponseUsage:
 
 def build_logprob(scored: ScoredToken) -> OutputLogprob:
     """Build a token of the text with its probability, and the likeliest in its place."""
-    top = [TopLogprob(one.text, list(one.bytes), one.logprob) for one in scored.top]
+    top = [TopLogprob(one.text, list(one.bytes), limit_logprob(one.logprob)) for one in scored.top]
     chosen = scored.chosen
-    return OutputLogprob(chosen.text, list(chosen.bytes), chosen.logprob, top)
+    return OutputLogprob(chosen.text, list(chosen.bytes), limit_logprob(chosen.logprob), top)

@@ -90,7 +90,7 @@ def build_output_format(asked: TextFormat | None) -> OutputFormat | None:
         )
     if asked.schema is None:
         raise FieldError("text.format has no schema; send the JSON schema of the answer.", param="text.format.schema")
-    return JsonFormat(asked.schema)
+    return JsonFormat(asked.schema, strict=asked.strict is True)
 
 
 def select_tools(body: ResponsesBody) -> tuple[tuple[FunctionTool, ...], ToolChoice]:
@@ -118,8 +118,8 @@ def build_tool(tool: FunctionToolBody, place: int) -> FunctionTool:
     """Build a tool; those that OpenAI runs itself are refused."""
     if tool.type != "function":
         raise FieldError(
-            f"tools[{place}] is of the type {tool.type!r}, which OpenAI's own servers run; this server passes calls of "
-            "functions to you: send tools of the type function.",
+            f"tools[{place}] is of the type {tool.type!r}, which this server neither runs nor passes on; send tools of "
+            "the type function.",
             param=f"tools[{place}].type",
             code=UNSUPPORTED,
         )

@@ -113,7 +113,8 @@ class Router:
                     format_traceback(failure),
                 )
             trace.mark_stage("infer")
-            self._record_cost(event, trace, answer.status if failure is None else SERVER_ERROR)
+            has_failed = failure is not None or trace.has_failed
+            self._record_cost(event, trace, SERVER_ERROR if has_failed else answer.status)
             if self._on_response is not None:
                 self._on_response()
 

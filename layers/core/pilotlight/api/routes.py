@@ -90,7 +90,15 @@ ROUTES: tuple[Route, ...] = (
         for path in V2_PATHS
     ),
     *(
-        Route("POST", f"{path}/generate", GENERATE, "infer", "A text that a language model writes.", body="Object")
+        Route(
+            "POST",
+            f"{path}/generate",
+            GENERATE,
+            "infer",
+            "A text that a language model writes.",
+            "GenerateResult",
+            "GenerateBody",
+        )
         for path in V2_PATHS
     ),
     *(
@@ -101,7 +109,7 @@ ROUTES: tuple[Route, ...] = (
             "infer",
             "The same, sent as events while it is written.",
             EVENT_STREAM,
-            "Object",
+            "GenerateBody",
         )
         for path in V2_PATHS
     ),
@@ -148,25 +156,51 @@ ROUTES: tuple[Route, ...] = (
         "ChatCompletionBody",
     ),
     Route("POST", "/v1/completions", GENERATE, "infer", "The continuation of a text.", "Completion", "CompletionBody"),
-    Route("POST", "/v1/responses", GENERATE, "infer", "A response to a conversation, stateless.", body="Object"),
-    Route("POST", "/v1/messages", GENERATE, "infer", "The next message, in Anthropic's shape.", body="Object"),
+    Route(
+        "POST",
+        "/v1/responses",
+        GENERATE,
+        "infer",
+        "A response to a conversation, stateless.",
+        "ResponseObject",
+        "ResponsesBody",
+    ),
+    Route(
+        "POST",
+        "/v1/messages",
+        GENERATE,
+        "infer",
+        "The next message, in Anthropic's shape.",
+        "MessageObject",
+        "MessagesBody",
+    ),
     Route(
         "POST",
         "/v1/messages/count_tokens",
         GENERATE,
         "infer",
         "How many tokens a conversation has, in Anthropic's shape.",
-        body="Object",
+        "TokenCount",
+        "CountTokensBody",
     ),
-    Route("POST", "/v1/embeddings", GENERATE, "infer", "The vectors of texts.", body="Object"),
-    Route("POST", "/v1/rerank", GENERATE, "infer", "Documents by their relevance to a query.", body="Object"),
+    Route("POST", "/v1/embeddings", GENERATE, "infer", "The vectors of texts.", "EmbeddingList", "EmbeddingsBody"),
+    Route(
+        "POST",
+        "/v1/rerank",
+        GENERATE,
+        "infer",
+        "Documents by their relevance to a query.",
+        "RerankResult",
+        "RerankBody",
+    ),
     Route(
         "POST",
         "/v1/decisions",
         GENERATE,
         "infer",
         "Probabilities of typed questions on one input; beta, as OpenAI's own is.",
-        body="Object",
+        "DecisionResult",
+        "DecisionsBody",
     ),
     Route(
         "POST",

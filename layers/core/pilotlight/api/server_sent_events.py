@@ -7,11 +7,16 @@ import msgspec
 
 HEADERS = {"content-type": "text/event-stream; charset=utf-8", "cache-control": "no-cache"}
 DONE = b"data: [DONE]\n\n"  # OpenAI's last frame
+# Characters at which clients that read lines as Python's `splitlines` does, such as httpx, would cut a frame.
+LINE_BREAKS = {each.encode(): f"\\u{ord(each):04x}".encode() for each in "\u0085\u2028\u2029"}
 
 
 def encode_event(content: Any, name: str = "") -> bytes:  # noqa: ANN401 - anything that is encoded as JSON
     """Encode a frame with JSON, which has no line breaks in it, and with the event's name if it has one."""
-    data = b"data: " + msgspec.json.encode(content) + b"\n\n"
+    text = msgspec.json.encode(content)
+    for line_break, escape in LINE_BREAKS.items():
+        text = text.replace(line_break, escape)
+    data = b"data: " + text + b"\n\n"
     return b"event: " + name.encode() + b"\n" + data if name else data
 
 
@@ -36,7 +41,7 @@ class ServerSentEvents(Iterator[bytes]):
     def __next__(self) -> bytes:
         try:
             return next(self._frames)
-        except StopIteration:
+        except BaseException:  # its end, or a failure that no frame tells
             self._close()
             raise
 

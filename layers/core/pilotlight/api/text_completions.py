@@ -24,7 +24,12 @@ from pilotlight.api.request_context import RequestContext
 from pilotlight.api.schemas.chat import Completion, CompletionBody, CompletionChoice, CompletionLogprobs, Usage
 from pilotlight.api.server_sent_events import DONE, encode_event
 from pilotlight.api.stream_failures import tell_failure
-from pilotlight.api.token_logprobs import build_completion_logprobs, limit_logprob, name_token
+from pilotlight.api.token_logprobs import (
+    build_completion_logprobs,
+    compute_text_offsets,
+    limit_logprob,
+    name_token,
+)
 from pilotlight.errors import FieldError, UnavailableError
 from pilotlight.generation.prompt_encoding import encode_fitting_prompt
 from pilotlight.generation.request import (
@@ -101,11 +106,15 @@ def plan_prompts(
     model: "LanguageModel",
     context: RequestContext,
 ) -> list[PromptPlan]:
-    """Plan all prompts, so that what is wrong with one is told before the first is answered."""
+    """Plan all prompts, so that what is wrong with one is told before the first is answered.
+
+    An echo with probabilities takes a run of its prompt here, so that the time may be over: `DeadlineError`.
+    """
     check_token_ids(completion, model)
     constraint = plan_output(model, Conversation(messages=(), output_format=find_output_format(completion))).constraint
     plans = []
     for place, prompt in enumerate(list_prompts(completion)):
+        context.check_deadline()
         tokens = encode_tokens(model, prompt, completion, place)
         request = build_request(completion, model, tokens, constraint, context)
         plans.append(PromptPlan(tokens, request, build_echo(completion, model, prompt, tokens, context.deadline)))
@@ -178,10 +187,9 @@ def build_echo(
     if completion.logprobs is None:
         return EchoedPrompt(text)
     pieces = [describe_token(model, token) for token in tokens]
-    offsets, place = [], 0
-    for piece in pieces:
-        offsets.append(place)
-        place += len(piece.text)
+    # The token that begins a prompt is none of a text that has not written it.
+    begins = len(tokens) > 0 and tokens[0] == model.spec.begin_token and not text.startswith(pieces[0].text)
+    offsets = [*([0] if begins else []), *compute_text_offsets(pieces[begins:])]
     names = [name_token(piece) for piece in pieces]
     following = [limit_logprob(float(each)) for each in model.score(tokens, deadline)] if len(tokens) > 1 else []
     unknown: list[dict[str, float] | None] = [{} for _ in following]  # the likeliest in their place are not computed
@@ -258,7 +266,7 @@ class CompletionWriter:
         finally:
             self.close()
         choices = [
-            self._build_choice(index, "".join(texts[index]), scores[index], tokens[index], ends.get(index))
+            self._build_choice(index, "".join(texts[index]), scores[index], tokens[index], ends[index])
             for index in range(count)
         ]
         return self._build_completion(choices, build_usage(self.usage))
@@ -319,10 +327,8 @@ class CompletionWriter:
             self._usages.append(self._generation.usage)
 
     def _build_choice(
-        self, index: int, text: str, scores: list[ScoredToken], tokens: list[int], end: ChoiceEnd | None
+        self, index: int, text: str, scores: list[ScoredToken], tokens: list[int], end: ChoiceEnd
     ) -> CompletionChoice:
-        if end is None:
-            raise UnavailableError(f"The generation ended before choice {index} did; try again.")
         plan = self._plans[index // self._choices]
         logprobs = None
         if self._completion.logprobs is not None:

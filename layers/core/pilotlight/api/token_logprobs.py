@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 
 from pilotlight.api.schemas.chat import ChatLogprobs, ChatTokenLogprob, CompletionLogprobs, TokenAlternative
 from pilotlight.generation.request import ScoredToken, TokenLogprob
+from pilotlight.generation.text_stream import TextStream
 
 LEAST_LOGPROB = -9999.0  # for a probability of 0, as OpenAI writes it: JSON has no infinity
 
@@ -41,16 +42,21 @@ def name_token(token: TokenLogprob) -> str:
 
 def build_completion_logprobs(scores: Sequence[ScoredToken], start: int) -> CompletionLogprobs:
     """Build the logprobs of a text whose first token begins at the character `start`."""
-    offsets, place = [], start
-    for score in scores:
-        offsets.append(place)
-        place += len(score.chosen.text)
     return CompletionLogprobs(
         tokens=[name_token(score.chosen) for score in scores],
         token_logprobs=[limit_logprob(score.chosen.logprob) for score in scores],
         top_logprobs=[build_top_by_name(score) for score in scores],
-        text_offset=offsets,
+        text_offset=compute_text_offsets([score.chosen for score in scores], start),
     )
+
+
+def compute_text_offsets(tokens: Iterable[TokenLogprob], start: int = 0) -> list[int]:
+    """Compute before how many characters of the text each token begins; a character counts with its last byte."""
+    offsets, place, stream = [], start, TextStream()
+    for token in tokens:
+        offsets.append(place)
+        place += len(stream.push(token.bytes))
+    return offsets
 
 
 def build_top_by_name(score: ScoredToken) -> dict[str, float]:

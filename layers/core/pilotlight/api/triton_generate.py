@@ -20,7 +20,7 @@ def merge_parameters(body: GenerateBody) -> GenerateParameters:
     """Merge the parameters: those in `parameters` win over those beside the text."""
     found = {}
     for name in GenerateParameters.__struct_fields__:
-        inner, outer = getattr(body.parameters, name), getattr(body, name)
+        inner, outer = getattr(body.parameters, name, None), getattr(body, name)
         found[name] = outer if inner is None else inner
     return GenerateParameters(**found)
 

@@ -14,11 +14,14 @@ import typer
 from pilotlight.cli import model_conversion
 from pilotlight.cli.console import print_json
 from pilotlight.cli.file_format import CHECKPOINT_CONFIG
+from pilotlight.cli.model_conversion import Converter
 from pilotlight.cli.publish_target import Publisher
 from pilotlight.contracts.manifest import Manifest
 from pilotlight.errors import InvalidInputError
 
-CONVERTER, PACKAGES = "functions.train.language_models", ("onnx", "safetensors", "rich")
+MODULE = "functions.train.language_models"
+FOLDER_CONVERTER = Converter(MODULE, ("torch", "onnx", "safetensors", "rich"))
+FILE_CONVERTER = Converter(MODULE, ("onnx", "rich", "gguf"), "train,convert")
 GGUF_MAGIC = b"GGUF"
 DECODER_ARCHITECTURE = "ForCausalLM"  # how the class in config.json ends
 CLASS_FAMILIES = {"bert", "roberta", "xlm-roberta", "camembert", "electra"}  # of encoders, which have such classes too
@@ -65,7 +68,8 @@ def publish_language_model(
     check_options(options)
     with TemporaryDirectory(prefix="pilotlight-publish-") as work_folder:
         taken = {name: options[name] for name in OPTIONS if name in options}
-        draft, files = model_conversion.convert_model(path, taken, Path(work_folder), CONVERTER, PACKAGES)
+        converter = FOLDER_CONVERTER if path.is_dir() else FILE_CONVERTER
+        draft, files = model_conversion.convert_model(path, taken, Path(work_folder), converter)
         manifest = publish_version(msgspec.structs.replace(draft, by=getpass.getuser()), files)
     tell_reference(manifest, store, json=json)
 

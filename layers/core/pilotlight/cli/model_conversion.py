@@ -6,7 +6,8 @@ version to a folder, and nothing to a store.
 
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -20,19 +21,35 @@ from pilotlight.errors import UnavailableError
 DRAFT_FILE = "draft.json"
 
 
+@dataclass(frozen=True)
+class Converter:
+    """A program that makes a version's files: its module, the packages that it needs, and the extras with those."""
+
+    module: str
+    packages: tuple[str, ...]
+    extras: str = "train"
+
+    def check_packages(self) -> None:
+        """Raise `UnavailableError` if one of the packages is not installed."""
+        if any(find_spec(package) is None for package in self.packages):
+            raise UnavailableError(
+                "Only an ONNX file as it is can be published here; to convert or quantize, run pip install -e "
+                f"'.[{self.extras}]'."
+            )
+
+
+GRAPH_CONVERTER = Converter("functions.train.convert", ("torch", "onnx"))
+
+
 def convert_model(
-    path: Path,
-    options: Mapping[str, object],
-    folder: Path,
-    module: str = "functions.train.convert",
-    packages: Sequence[str] = ("torch", "onnx"),
+    path: Path, options: Mapping[str, object], folder: Path, converter: Converter = GRAPH_CONVERTER
 ) -> tuple[ManifestDraft, dict[str, Path]]:
-    """Convert PATH by a module that needs these packages, and return the draft and the files in the folder.
+    """Convert PATH, and return the draft and the files in the folder.
 
     The process prints its errors on standard error; this one then exits with the same code.
     """
-    check_packages(packages)
-    code = run_converter(module, [str(path), *build_option_arguments(options), "--into", str(folder)])
+    converter.check_packages()
+    code = run_converter(converter.module, [str(path), *build_option_arguments(options), "--into", str(folder)])
     if code:
         raise typer.Exit(code)
     draft = decode_document((folder / DRAFT_FILE).read_bytes(), ManifestDraft, DRAFT_FILE)
@@ -42,14 +59,6 @@ def convert_model(
 def build_option_arguments(options: Mapping[str, object]) -> list[str]:
     """Build the arguments of the options that are set."""
     return [word for name, value in options.items() if value is not None for word in (name, str(value))]
-
-
-def check_packages(packages: Sequence[str]) -> None:
-    """Raise `UnavailableError` if one of the packages is not installed."""
-    if any(find_spec(package) is None for package in packages):
-        raise UnavailableError(
-            "Only an ONNX file as it is can be published here; to convert or quantize, run pip install -e '.[train]'."
-        )
 
 
 def run_converter(module: str, arguments: list[str]) -> int:

@@ -12,6 +12,7 @@ from pilotlight.cli.serve import resolve_store
 from pilotlight.cli.train import build_job_environment
 
 MODEL_NAME = "chat"
+STANDARD_ERROR = 2  # its descriptor
 MODELS_FOLDER = Path(".pilotlight") / "models"  # in the working folder, as the store is
 
 
@@ -36,10 +37,12 @@ def fetch_model_file() -> Path:
 
 
 def run_step(command: list[str], *, captured: bool = False) -> str:
-    """Run a step in a process of its own, which prints its errors; return its standard output if it is captured."""
-    done = subprocess.run(
-        command, env=build_job_environment(), stdout=subprocess.PIPE if captured else None, text=True, check=False
-    )
+    """Run a step in a process of its own; return its standard output if it is captured.
+
+    Else that is printed on standard error, as its errors are: standard output is the chat's alone.
+    """
+    output = subprocess.PIPE if captured else STANDARD_ERROR
+    done = subprocess.run(command, env=build_job_environment(), stdout=output, text=True, check=False)
     if done.returncode:
         raise typer.Exit(done.returncode)
     return done.stdout or ""

@@ -16,7 +16,7 @@ from pilotlight.generation.batch_decoding import BatchDecoding, IndexedEvent
 from pilotlight.generation.causal_model import CausalModel, ChunkDeadline, compute_logprobs
 from pilotlight.generation.memory_admission import bound_answers, count_unlimited_bytes
 from pilotlight.generation.prefix_cache import PrefixCache
-from pilotlight.generation.request import GenerationEvent, GenerationRequest, TokenUsage
+from pilotlight.generation.request import GenerationEvent, GenerationRequest, TokenUsage, never_cancelled
 from pilotlight.generation.request_decoding import RequestDecoding
 from pilotlight.generation.text_tokenizer import TextTokenizer
 
@@ -26,11 +26,6 @@ if TYPE_CHECKING:
 
 PREFIX_CACHE_BYTES = 256_000_000
 BATCH_ROWS = 8  # choices that are decoded at once in a batch
-
-
-def never() -> bool:
-    """Return False: nobody leaves."""
-    return False
 
 
 class LanguageModel:
@@ -86,7 +81,7 @@ class LanguageModel:
 
         return ConstraintCompiler(self.tokenizer.json_document, self.spec.end_tokens, self.spec.vocabulary_size)
 
-    def generate(self, request: GenerationRequest, is_cancelled: Callable[[], bool] = never) -> "Generation":
+    def generate(self, request: GenerationRequest, is_cancelled: Callable[[], bool] = never_cancelled) -> "Generation":
         """Begin to answer: what can be refused is refused here, and the prompt is run with the first event.
 
         `is_cancelled` is asked before each chunk of the prompt and before each token. Raises `ContextLengthError` for a
@@ -108,7 +103,10 @@ class LanguageModel:
         return Generation(events, [decoding], self._lock.release)
 
     def generate_batch(
-        self, requests: Sequence[GenerationRequest], is_cancelled: Callable[[], bool] = never, rows: int = BATCH_ROWS
+        self,
+        requests: Sequence[GenerationRequest],
+        is_cancelled: Callable[[], bool] = never_cancelled,
+        rows: int = BATCH_ROWS,
     ) -> "BatchGeneration":
         """Begin to answer many requests, `rows` choices at once; each event comes with its request's index.
 

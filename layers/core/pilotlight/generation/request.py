@@ -6,7 +6,7 @@ Protocols translate to and from these: chat completions, completions, responses,
 from collections.abc import Mapping
 from enum import StrEnum
 from math import inf
-from typing import Annotated, Literal, Protocol
+from typing import Annotated, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -122,4 +122,8 @@ class TokenUsage(Struct, frozen=True):
 
 
 GenerationEvent = TextDelta | ChoiceEnd
-Role = Literal["system", "user", "assistant", "tool"]
+
+
+def never_cancelled() -> bool:
+    """Return False: the caller stays, or closes the generation when he leaves."""
+    return False

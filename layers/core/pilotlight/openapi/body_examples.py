@@ -22,6 +22,32 @@ BODY_EXAMPLES: Mapping[str, dict[str, Any]] = {
         "temperature": 0.2,
     },
     "CompletionBody": {"model": "chat", "prompt": "A pilot light is", "max_tokens": 20},
+    "ResponsesBody": {
+        "model": "chat",
+        "instructions": "Answer in one sentence.",
+        "input": "What is a pilot light?",
+        "max_output_tokens": 100,
+    },
+    "MessagesBody": {
+        "model": "chat",
+        "max_tokens": 100,
+        "system": "Answer in one sentence.",
+        "messages": [{"role": "user", "content": "What is a pilot light?"}],
+    },
+    "CountTokensBody": {"model": "chat", "messages": [{"role": "user", "content": "What is a pilot light?"}]},
+    "EmbeddingsBody": {"model": "minilm", "input": ["A pilot light", "A small flame"]},
+    "RerankBody": {
+        "model": "minilm",
+        "query": "What lights the burner?",
+        "documents": ["A pilot light does.", "Gas is measured in cubic metres."],
+        "top_n": 1,
+    },
+    "DecisionsBody": {
+        "model": "chat",
+        "input": "The flame has gone out.",
+        "questions": [{"type": "predicate", "name": "burns", "instructions": "Does the flame burn?"}],
+    },
+    "GenerateBody": {"text_input": "A pilot light is", "parameters": {"max_tokens": 20, "temperature": 0.2}},
     "TokenizeBody": {"model": "chat", "prompt": "A pilot light"},
     "DetokenizeBody": {"model": "chat", "tokens": [49, 9250]},
     "NewVersionBody": {

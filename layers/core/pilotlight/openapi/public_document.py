@@ -10,9 +10,20 @@ from pydantic import TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema
 
 import pilotlight
+from pilotlight.api.generation_errors import ANTHROPIC_PATH
 from pilotlight.api.router import MLFLOW_RESOURCES
-from pilotlight.api.routes import MULTIPART, ROUTES, Route
-from pilotlight.api.schemas import chat, openai, registry, training
+from pilotlight.api.routes import EVENT_STREAM, GENERATE, MULTIPART, ROUTES, Route
+from pilotlight.api.schemas import (
+    chat,
+    decisions,
+    embeddings,
+    messages,
+    openai,
+    registry,
+    responses,
+    training,
+    triton_generate,
+)
 from pilotlight.client.client import InferResponse, ModelMetadata, ModelNames, Tensor
 from pilotlight.contracts.alias import AliasDocument, UnreadableDocument
 from pilotlight.contracts.manifest import Manifest, ManifestFile
@@ -57,8 +68,21 @@ class MlflowErrorBody(msgspec.Struct):
     message: str
 
 
+class AnthropicErrorDetails(msgspec.Struct):
+    """What was wrong, and what to do."""
+
+    type: str
+    message: str
+
+
+class AnthropicErrorBody(msgspec.Struct, tag_field="type", tag="error"):
+    """Any error on Anthropic's routes."""
+
+    error: AnthropicErrorDetails
+
+
 OPENAI_PATHS = ("/v1/", "/tokenize", "/detokenize")  # whose errors have OpenAI's form
-ERROR_BODIES = (registry.ErrorBody, openai.OpenAIErrorBody, MlflowErrorBody)
+ERROR_BODIES = (registry.ErrorBody, openai.OpenAIErrorBody, AnthropicErrorBody, MlflowErrorBody)
 
 
 class InferRequest(msgspec.Struct):
@@ -123,6 +147,20 @@ SCHEMAS: Mapping[str, Any] = {  # names in routes that are not media types
     "TokenizeResult": chat.TokenizeResult,
     "DetokenizeBody": chat.DetokenizeBody,
     "DetokenizeResult": chat.DetokenizeResult,
+    "ResponsesBody": responses.ResponsesBody,
+    "ResponseObject": responses.ResponseObject,
+    "MessagesBody": messages.MessagesBody,
+    "MessageObject": messages.MessageObject,
+    "CountTokensBody": messages.CountTokensBody,
+    "TokenCount": messages.TokenCount,
+    "EmbeddingsBody": embeddings.EmbeddingsBody,
+    "EmbeddingList": embeddings.EmbeddingList,
+    "RerankBody": embeddings.RerankBody,
+    "RerankResult": embeddings.RerankResult,
+    "DecisionsBody": decisions.DecisionsBody,
+    "DecisionResult": decisions.DecisionResult,
+    "GenerateBody": triton_generate.GenerateBody,
+    "GenerateResult": triton_generate.GenerateResult,
     "FileObject": openai.FileObject,
     "DeletedFile": openai.DeletedFile,
     "ObjectPage": openai.ObjectPage,
@@ -143,6 +181,7 @@ STATUS_DESCRIPTIONS = {
     "404": "There is nothing under that name.",
     "409": "Somebody else was faster, or something still needs it.",
     "412": "If-Match names another document than the alias has now.",
+    "503": "The model is being opened, or is busy; Retry-After says when to ask again.",
 }
 SCHEMA_REFERENCE = "#/components/schemas/{model}"
 
@@ -216,13 +255,19 @@ def choose_error_body(path: str) -> type[msgspec.Struct]:
     """Choose the form of a route's errors, by the clients that it has."""
     if path in MLFLOW_RESOURCES:
         return MlflowErrorBody
+    if path.startswith(ANTHROPIC_PATH):
+        return AnthropicErrorBody
     return openai.OpenAIErrorBody if path.startswith(OPENAI_PATHS) else registry.ErrorBody
 
 
 def build_operation(route: Route, schemas: Mapping[str, Any]) -> dict[str, Any]:
     """Build the operation of a route."""
     error_response = {"content": {JSON: {"schema": schemas[repr(choose_error_body(route.path))]}}}
-    error_statuses = ["400", "404", *(["409"] if route.verb != "GET" else []), *(["412"] if route.uses_etag else [])]
+    error_statuses = ["400", "404", *(["412"] if route.uses_etag else [])]
+    if route.function == GENERATE:
+        error_statuses.append("503")
+    elif route.verb != "GET":
+        error_statuses.append("409")
     responses = {status: build_success_response(route, schemas) for status in (route.status, *route.other_statuses)}
     content: dict[str, Any] = {
         "operationId": build_operation_id(route),
@@ -252,6 +297,8 @@ def build_success_response(route: Route, schemas: Mapping[str, Any]) -> dict[str
         "description": "As asked.",
         "content": build_content(route.response, schemas, {"type": "string"}),
     }
+    if "stream" in getattr(SCHEMAS.get(route.body or ""), "__struct_fields__", ()):  # if the body asks for it
+        response["content"][EVENT_STREAM] = {"schema": {"type": "string"}}
     if route.response == "AliasDocument":
         response["headers"] = {"ETag": {"description": "The document's number.", "schema": {"type": "string"}}}
     return response

@@ -35,23 +35,25 @@ class RuntimeConnection:
         self._connection.close()
 
     def next_event(self) -> tuple[bytes, http.client.HTTPMessage]:
-        """Return the next event and the headers that describe it; wait as long as there is none."""
+        """Return the next event and the headers that describe it; wait as long as there is none.
+
+        `RuntimeApiError` if the Runtime API has none to give: by its documentation, the client should then exit.
+        """
         self._connection.request("GET", f"{PREFIX}/invocation/next")
-        response = self._connection.getresponse()
-        return response.read(), response.headers
+        return self._read_answer("invocation/next", http.client.OK)
 
     def wait_for_restore(self) -> None:
         """Say that the environment may be kept as a snapshot, and wait until it is restored from it."""
         self._connection.request("GET", f"{PREFIX}/restore/next")
-        self._check_status("restore/next", http.client.OK)
+        self._read_answer("restore/next", http.client.OK)
 
-    def post(self, path: str, body: str) -> None:
-        """Post to the Runtime API; `RuntimeApiError` if it does not accept the body."""
+    def post(self, path: str, body: bytes) -> None:
+        """Post JSON to the Runtime API; `RuntimeApiError` if it does not accept the body."""
         self._post(path, body, {})
 
     def post_error(self, path: str, report: ErrorReport, error_type: str = "") -> None:
         """Post an error's report."""
-        self._post(path, json.dumps(report), {ERROR_TYPE: error_type or report["errorType"]})
+        self._post(path, json.dumps(report).encode(), {ERROR_TYPE: error_type or report["errorType"]})
 
     def open_stream(self, request_id: str, content_type: str) -> "ResponseStream":
         """Begin the streamed answer to an invocation."""
@@ -60,16 +62,18 @@ class RuntimeConnection:
             self._connection.putheader(name, value)
         return ResponseStream(self._connection)
 
-    def _post(self, path: str, body: str, headers: dict[str, str]) -> None:
+    def _post(self, path: str, body: bytes, headers: dict[str, str]) -> None:
         content = {"Content-Type": "application/json", **headers}
-        self._connection.request("POST", f"{PREFIX}/{path}", body.encode(), content)
-        self._check_status(path, http.client.ACCEPTED)
+        self._connection.request("POST", f"{PREFIX}/{path}", body, content)
+        self._read_answer(path, http.client.ACCEPTED)
 
-    def _check_status(self, path: str, expected: int) -> None:
+    def _read_answer(self, path: str, expected: int) -> tuple[bytes, http.client.HTTPMessage]:
         response = self._connection.getresponse()
-        text = response.read().decode(errors="replace")
+        data = response.read()
         if response.status != expected:
+            text = data.decode(errors="replace")
             raise RuntimeApiError(f"The Runtime API answered {response.status} to {path}: {text}")
+        return data, response.headers
 
 
 class ResponseStream:

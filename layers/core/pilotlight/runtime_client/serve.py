@@ -109,8 +109,8 @@ class EventLoop:
         except Exception as exc:  # noqa: BLE001  # whatever makes the chunks raises goes to the caller
             return self._post_error(exc, context)
         try:
-            body = json.dumps(whole, ensure_ascii=False)  # as AWS's client from python 3.12 on
-        except (TypeError, ValueError) as exc:
+            body = json.dumps(whole, ensure_ascii=False).encode()  # as AWS's client from python 3.12 on
+        except (TypeError, ValueError) as exc:  # half a surrogate pair, too, is a ValueError
             return self._post_error(exc, context, "Runtime.MarshalError", f"Unable to marshal response: {exc}")
         return self._api.post(f"invocation/{context.aws_request_id}/response", body)
 
@@ -121,11 +121,11 @@ class EventLoop:
 
     def _stream(self, reply: Mapping[str, Any], context: LambdaContext) -> None:
         """Send a reply as a stream, and close what makes its chunks, whatever happens."""
-        chunks = answers.iterate_body(reply)
         try:
+            chunks = answers.iterate_body(reply)
             prelude, first = answers.build_prelude(reply), next(chunks, b"")
         except Exception as exc:  # noqa: BLE001  # the answer has not begun, so this is an ordinary error
-            answers.close_body(chunks)
+            answers.close_body(reply.get("body"))
             return self._post_error(exc, context)
         stream = self._api.open_stream(context.aws_request_id, answers.HTTP_STREAM)
         try:

@@ -108,6 +108,14 @@ def answer_binary(event: Event) -> Event:
     return answer("AP8=", isBase64Encoded=True)
 
 
+def answer_no_base64(event: Event) -> Event:
+    return answer("A", isBase64Encoded=True)
+
+
+def answer_half_a_pair(event: Event) -> Event:
+    return answer("\ud800")  # half of a surrogate pair, which UTF-8 does not have
+
+
 def describe_process(event: Event) -> Event:
     descriptors = len(list(Path("/proc/self/fd").iterdir()))
     return answer(f"{os.getpid()} {threading.active_count()} {descriptors}")
@@ -125,5 +133,7 @@ ANSWERS: dict[str, Callable[[Event], Event]] = {
     "nothing-streamed": answer_nothing_streamed,
     "refuse": refuse,
     "binary": answer_binary,
+    "no-base64": answer_no_base64,
+    "half-a-pair": answer_half_a_pair,
     "process": describe_process,
 }

@@ -1,6 +1,7 @@
 """GGUF files, tiny ones of each family, against the Hugging Face folders that they were converted from."""
 
 import contextlib
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 
 from functions.train.language_models.checkpoint_source import read_decoder_checkpoint
 from functions.train.language_models.decoder_config import QuantizedBlocks
-from functions.train.language_models.gguf_weights import decode_rows
+from functions.train.language_models.gguf_weights import GgufWeights, decode_rows
 from functions.train.language_models.weight_shapes import list_weight_shapes
 from pilotlight.errors import InvalidInputError, UnsupportedError
 from tests.models.decoders.make import TOKENS
@@ -151,6 +152,19 @@ def test_a_damaged_header_is_refused_or_read_but_never_fails_otherwise(whole_fil
         ({"metadata": {"llama.rope.dimension_count": 8}}, UnsupportedError, r"rotates 8 of a head's 16 values"),
         ({"metadata": {"llama.rope.scaling.type": "new"}}, UnsupportedError, r"the rope\.scaling\.type 'new'"),
         ({"metadata": {"llama.rope.scaling.yarn_beta_fast": 8.0}}, UnsupportedError, r"yarn_beta_fast, which is not"),
+        ({"metadata": {"llama.rope.freq_base": float("nan")}}, InvalidInputError, r"nan as llama\.rope\.freq_base"),
+        ({"metadata": {"llama.block_count": 2**32 - 1}}, InvalidInputError, r"has 4,294,967,295 layers.*damaged"),
+        ({"metadata": {"llama.attention.head_count_kv": 3}}, InvalidInputError, r"heads, 3 of keys; these do not div"),
+        (
+            {"extra": {"rope_freqs.weight": np.ones(7, np.float32)}},
+            InvalidInputError,
+            r"has 7 factors of rotation for 8 pairs",
+        ),
+        (
+            {"extra": {"rope_freqs.weight": np.ones((1, 8), np.float32)}},
+            UnsupportedError,
+            r"the weight rope_freqs\.weight is \[1, 8\] of the kind F32; up to 4096 numbers",
+        ),
         ({"metadata": {"split.count": "three"}}, UnsupportedError, r"one of three parts"),
         ({"metadata": {"split.count": 3}}, UnsupportedError, r"one of 3 parts; join them"),
     ],
@@ -183,3 +197,15 @@ def test_a_weight_that_is_not_there_is_named(tmp_path: Path) -> None:
     assert "model.norm.weight" in checkpoint.weights
     with pytest.raises(InvalidInputError, match=r"model\.gguf has no weight lm_head\.weight"):
         checkpoint.weights.read("lm_head.weight")
+
+
+def test_a_row_of_blocks_is_refused(tmp_path: Path) -> None:
+    """No converter writes one; its bytes would be taken for those of another shape."""
+    file = write_gguf(tmp_path / "model.gguf", "llama")
+    checkpoint = read_decoder_checkpoint(file)
+    assert isinstance(checkpoint.weights, GgufWeights)
+    part = checkpoint.weights.parts["model.norm.weight"]
+    tensor = replace(part.tensor, kind=Kind.Q8_0, content=np.zeros((1, 68), np.uint8))
+    weights = GgufWeights(file, {"model.norm.weight": replace(part, tensor=tensor)})
+    with pytest.raises(UnsupportedError, match=r"output_norm\.weight is one row of the kind Q8_0"):
+        weights.read("model.norm.weight")

@@ -17,7 +17,7 @@ from functions.train.language_models.gguf_tokenizer import (
     find_special_tokens,
 )
 from pilotlight.errors import InvalidInputError, UnsupportedError
-from tests.tiny_checkpoints import build_tokenizer
+from tests.tiny_checkpoints import VOCABULARY, build_tokenizer
 from tests.tiny_gguf import list_tokenizer_metadata
 
 # Made by SentencePiece 0.2.3 (byte pairs, byte fallback, digits split): its tokens, scores, and the ids of texts.
@@ -81,22 +81,24 @@ def test_merges_rebuilt_from_scores_join_as_sentence_piece_does(name: str) -> No
 
 
 def test_tokens_that_end_an_answer_are_found_by_their_texts_too() -> None:
-    assert find_end_tokens(header()) == (2, 0)
-    assert find_end_tokens(header(eos_token_id=0, eot_token_id=1)) == (0, 1, 2)
+    assert find_end_tokens(header(), VOCABULARY) == (2, 0)
+    assert find_end_tokens(header(eos_token_id=0, eot_token_id=1), VOCABULARY) == (0, 1, 2)
+    assert find_end_tokens(header(eot_token_id=7), 2) == (0,)  # the model has no embeddings of the others
     normal = tokenizer(token_type=[1] * 288)  # as old converters wrote
     assert normal.encode("<|im_end|>").ids == [2]
     assert len(normal.encode("<|im_start|>").ids) > 1
     with pytest.raises(InvalidInputError, match="names no token that ends an answer"):
-        find_end_tokens(header(tokens=["a", "b"], token_type=[1, 1], eos_token_id=7))
+        find_end_tokens(header(tokens=["a", "b"], token_type=[1, 1], eos_token_id=7), VOCABULARY)
 
 
 def test_the_begin_token_is_that_which_the_file_or_its_kind_of_tokenizer_adds() -> None:
-    assert find_begin_token(header()) is None
-    assert find_begin_token(header(add_bos_token=True)) == 0
-    assert find_begin_token(header(add_bos_token=None)) is None
-    assert find_begin_token(header(add_bos_token=None, pre="llama-bpe")) == 0
-    assert find_begin_token(header(add_bos_token=None, model="llama")) == 0
-    assert find_begin_token(header(add_bos_token=True, bos_token_id=None)) is None
+    assert find_begin_token(header(), VOCABULARY) is None
+    assert find_begin_token(header(add_bos_token=True), VOCABULARY) == 0
+    assert find_begin_token(header(add_bos_token=None), VOCABULARY) is None
+    assert find_begin_token(header(add_bos_token=None, pre="llama-bpe"), VOCABULARY) == 0
+    assert find_begin_token(header(add_bos_token=None, model="llama"), VOCABULARY) == 0
+    assert find_begin_token(header(add_bos_token=True, bos_token_id=None), VOCABULARY) is None
+    assert find_begin_token(header(add_bos_token=True, bos_token_id=VOCABULARY), VOCABULARY) is None
     assert find_special_tokens(header()) == {"bos_token": "<|endoftext|>", "eos_token": "<|im_end|>"}
 
 
@@ -110,6 +112,8 @@ def test_the_begin_token_is_that_which_the_file_or_its_kind_of_tokenizer_adds() 
         ({"merges": None}, InvalidInputError, r"no list of pairs as tokenizer\.ggml\.merges"),
         ({"merges": ["ab"]}, InvalidInputError, r"no list of pairs as tokenizer\.ggml\.merges"),
         ({"model": "llama"}, InvalidInputError, r"288 tokens, but not as many scores"),
+        ({"model": "llama", "scores": ["high"] * 288}, InvalidInputError, r"288 tokens, but not as many scores"),
+        ({"tokens": ["a", "b" * 1025], "token_type": [1, 1]}, InvalidInputError, r"has a token of 1,025 characters"),
     ],
 )
 def test_what_cannot_be_read_is_refused(changes: dict[str, Any], error: type[Exception], sentence: str) -> None:

@@ -109,6 +109,9 @@ def test_chat_templates_are_found_in_both_places(tmp_path: Path) -> None:
         read_decoder_checkpoint(tmp_path)
     (tmp_path / "chat_template.jinja").write_text("from a file", encoding="utf-8")
     assert read_decoder_checkpoint(tmp_path).chat_template == "from a file"
+    (tmp_path / "chat_template.jinja").write_bytes(b"\xff\xfe")
+    with pytest.raises(InvalidInputError, match=r"chat_template\.jinja is no text in UTF-8"):
+        read_decoder_checkpoint(tmp_path)
     (tmp_path / "chat_template.jinja").unlink()
     change(tmp_path, "tokenizer_config.json", chat_template=None)
     assert read_decoder_checkpoint(tmp_path).chat_template is None
@@ -161,6 +164,12 @@ def test_added_tokens_without_embeddings_are_left_out(tmp_path: Path) -> None:
         ("phi3", {"rope_scaling": {"type": "longrope"}}, InvalidInputError, r"longrope without its 'short_factor'"),
         ("phi3", {"num_key_value_heads": 1}, InvalidInputError, r"qkv_proj\.weight is \[128, 64\]; .* asks for 96"),
         ("gemma3", {"use_bidirectional_attention": True}, UnsupportedError, r"it is an encoder"),
+        (
+            "llama",
+            {"num_hidden_layers": 10**12},
+            InvalidInputError,
+            r"is no config\.json of a llama model.*hidden_layers",
+        ),
         ("llama", {"num_hidden_layers": 4}, InvalidInputError, r"has no weight model\.layers\.3\..* and 6 more"),
         ("llama", {"num_hidden_layers": 2}, InvalidInputError, r"has the weight model\.layers\.2\..* does not have"),
         ("llama", {"intermediate_size": 32}, InvalidInputError, r"mlp\.gate_proj\.weight is \[96, 64\]; .*\[32, 64\]"),

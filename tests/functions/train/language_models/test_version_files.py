@@ -1,7 +1,9 @@
 """A language model's version: which variant is served, what its files say, and what is refused before that."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -16,7 +18,7 @@ from functions.train.language_models.text_scoring import TokenScores
 from functions.train.language_models.version_files import PublishOptions
 from pilotlight.contracts.codec import decode_document
 from pilotlight.contracts.manifest import ManifestDraft, Precision
-from pilotlight.errors import InvalidInputError, TooLargeError
+from pilotlight.errors import InvalidInputError, TooLargeError, UnavailableError
 from pilotlight.registry.registry import Registry
 from pilotlight.runtime.golden import GoldenDocument
 from pilotlight.runtime.golden_prompts import replay_prompts
@@ -142,6 +144,56 @@ def test_what_no_function_holds_is_refused_with_what_would(
     assert not list(tmp_path.iterdir())
 
 
+def test_what_auto_comes_to_must_fit_too(text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No quantized variant is good enough here, and fp32 is three times as large as what was asked before."""
+    found = build_checkpoint(replace(TINY_LLAMA, vocabulary_size=4000))
+    monkeypatch.setattr(version_files, "read_decoder_checkpoint", lambda path: found)
+    monkeypatch.setattr(decoder_size, "LARGEST_MB", decoder_size.RUNTIME_MB + 1)
+    scores = (TokenScores(np.full(100, loss), np.zeros(100, np.int64)) for loss in (2.0, 3.0, 3.0))
+    monkeypatch.setattr(text_scoring, "score_windows", lambda *_: next(scores))
+    with pytest.raises(TooLargeError, match="as fp32, its weights take 1 MB"):
+        version_files.write_version_files(text, PublishOptions("chat", "auto", text, context=256), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"config": replace(TINY_LLAMA, hidden_size=80)}, "A weight of 80 columns cannot be quantized in blocks of 32"),
+        ({"config": replace(TINY_LLAMA, heads=1, kv_heads=1)}, "A weight of 16 columns cannot be quantized"),
+        ({"chat_template": "{% if %}"}, "template"),
+    ],
+)
+def test_what_cannot_be_published_is_refused_before_anything_is_written(
+    changes: dict[str, Any], said: str, text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Writing and measuring fp32 takes minutes."""
+    folder, found = tmp_path / "version", replace(build_checkpoint(), **changes)
+    folder.mkdir()
+    monkeypatch.setattr(version_files, "read_decoder_checkpoint", lambda path: found)
+    with pytest.raises(InvalidInputError, match=said):
+        version_files.write_version_files(text, PublishOptions("chat", "auto", text), folder)
+    assert not list(folder.iterdir())
+
+
+@pytest.mark.usefixtures("checkpoint")
+def test_a_full_disk_is_told_before_it_is_full(text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage._replace(free=320_000))
+    with pytest.raises(UnavailableError, match=r"takes 0 MB of .*, and 0 MB are free; set TMPDIR"):
+        version_files.write_version_files(text, PublishOptions("chat", "none", text), tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage._replace(free=330_000))
+    assert version_files.write_version_files(text, PublishOptions("chat", "none", text), tmp_path).serve == "fp32"
+
+
+def test_weights_that_are_no_numbers_are_refused(text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = build_checkpoint()
+    assert isinstance(found.weights, WeightTable)
+    found.weights.weights["model.norm.weight"] = np.full(64, np.nan, np.float32)
+    monkeypatch.setattr(version_files, "read_decoder_checkpoint", lambda path: found)
+    with pytest.raises(InvalidInputError, match=r"tiny\.gguf gives tokens the probability NaN; its weights are dam"):
+        version_files.write_version_files(text, PublishOptions("chat", "none", text), tmp_path)
+
+
 def test_estimated_sizes_are_those_of_the_files(tmp_path: Path) -> None:
     from functions.train.language_models.decoder_graph import write_decoder_graph
 
@@ -155,7 +207,7 @@ def test_estimated_sizes_are_those_of_the_files(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("tokenizer", "said"),
     [
-        (b"{}", r"The tokenizer of models/tiny\.gguf cannot be read: "),
+        (b"{}", r"tiny\.gguf has a tokenizer that cannot be read: "),
         (build_tokenizer_json(), "has 1 tokens, .* beyond the 299 that the decoder knows"),
     ],
 )

@@ -39,7 +39,7 @@ class StructuredOutputs(Struct, frozen=True):
 class JsonSchemaFormat(Struct, frozen=True):
     """A JSON schema with its name, as OpenAI's clients send it."""
 
-    name: str = ""
+    name: str | None = None
     schema: JsonObject | bool | None = None
     strict: bool | None = None
     description: str | None = None
@@ -106,8 +106,8 @@ class ChatToolCall(Struct, frozen=True):
     """A call of a tool in an earlier answer."""
 
     function: FunctionCall
-    id: str = ""
-    type: str = "function"
+    id: str | None = None
+    type: str | None = None
 
 
 class ChatMessage(Struct, frozen=True):
@@ -147,7 +147,7 @@ class NamedFunction(Struct, frozen=True):
 class NamedToolChoice(Struct, frozen=True):
     """The choice of one tool, which the model must call."""
 
-    type: str = "function"
+    type: str | None = None  # function, if it is absent
     function: NamedFunction | None = None
 
 

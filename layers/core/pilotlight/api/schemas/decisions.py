@@ -41,10 +41,9 @@ class DecisionsBody(Struct, frozen=True, kw_only=True):
     questions: Annotated[list[QuestionBody], Meta(min_length=1, max_length=MAX_QUESTIONS)]
 
 
-class PredicateAnswer(Struct, frozen=True, kw_only=True):
+class PredicateAnswer(Struct, frozen=True, kw_only=True, tag_field="type", tag="predicate"):
     """How probably it is so."""
 
-    type: Literal["predicate"] = "predicate"
     name: str | None
     probability: float
 
@@ -56,10 +55,9 @@ class ChoiceProbability(Struct, frozen=True):
     probability: float
 
 
-class ChoiceAnswer(Struct, frozen=True, kw_only=True):
+class ChoiceAnswer(Struct, frozen=True, kw_only=True, tag_field="type", tag="choice"):
     """The likeliest value."""
 
-    type: Literal["choice"] = "choice"
     name: str | None
     choice: str | bool
     confidence: float
@@ -74,10 +72,9 @@ class LevelProbability(Struct, frozen=True):
     probability: float
 
 
-class ScoreAnswer(Struct, frozen=True, kw_only=True):
+class ScoreAnswer(Struct, frozen=True, kw_only=True, tag_field="type", tag="score"):
     """The mean of the steps' indices by their probabilities."""
 
-    type: Literal["score"] = "score"
     name: str | None
     score: float
     confidence: float

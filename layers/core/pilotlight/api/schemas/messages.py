@@ -87,17 +87,15 @@ class MessagesBody(CountTokensBody, frozen=True, kw_only=True):
     mcp_servers: Any = None
 
 
-class TextBlock(Struct, frozen=True, kw_only=True):
+class TextBlock(Struct, frozen=True, kw_only=True, tag_field="type", tag="text"):
     """Text of an answer."""
 
-    type: Literal["text"] = "text"
     text: str = ""
 
 
-class ToolUseBlock(Struct, frozen=True, kw_only=True):
+class ToolUseBlock(Struct, frozen=True, kw_only=True, tag_field="type", tag="tool_use"):
     """A call of a tool."""
 
-    type: Literal["tool_use"] = "tool_use"
     id: str
     name: str
     input: JsonObject = {}

@@ -124,21 +124,19 @@ class OutputText(Struct, frozen=True, kw_only=True):
     logprobs: list[OutputLogprob] = []
 
 
-class OutputMessage(Struct, frozen=True, kw_only=True):
+class OutputMessage(Struct, frozen=True, kw_only=True, tag_field="type", tag="message"):
     """A message of the answer."""
 
     id: str
-    type: Literal["message"] = "message"
     role: Literal["assistant"] = "assistant"
     status: ItemStatus
     content: list[OutputText]
 
 
-class OutputFunctionCall(Struct, frozen=True, kw_only=True):
+class OutputFunctionCall(Struct, frozen=True, kw_only=True, tag_field="type", tag="function_call"):
     """A call of a function, with its arguments as the text of a JSON object."""
 
     id: str
-    type: Literal["function_call"] = "function_call"
     status: ItemStatus
     call_id: str
     name: str

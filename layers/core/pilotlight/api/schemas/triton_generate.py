@@ -36,7 +36,7 @@ class GenerateBody(GenerateParameters, frozen=True, kw_only=True):
 
     text_input: str
     id: str | None = None
-    parameters: GenerateParameters = GenerateParameters()
+    parameters: GenerateParameters | None = None
 
 
 class GenerateResult(Struct, frozen=True, kw_only=True):
