@@ -143,6 +143,13 @@ def test_a_sequence_that_goes_on_stays_where_it_is(model: LanguageModel, memory:
     assert generation.usage.cached_tokens == len(PROMPT)
 
 
+def test_a_batch_of_few_requests_needs_no_rows_for_more(model: LanguageModel, memory: Memory) -> None:
+    memory.free_bytes = find_least_bytes(model, len(PROMPT), 1, 1000)
+    request = GenerationRequest(prompt=PROMPT, max_tokens=1000, sampling=SamplingOptions(temperature=0.0))
+    events = [event for _, event in model.generate_batch([request], rows=8)]
+    assert events[-1] == ChoiceEnd(0, FinishReason.LENGTH, None, 1000)
+
+
 def test_scores_are_weighed_too(model: LanguageModel, memory: Memory) -> None:
     memory.free_bytes = WORKING_BYTES
     with pytest.raises(TooLargeError, match="A prompt of 22 tokens"):

@@ -35,9 +35,10 @@ def bound_answers(spec: DecoderSpec, prompt_tokens: int, rows: int, limit: int, 
     least = min(limit, CAPACITY_STEP)
     if fitting < prompt_tokens + least:
         needed = others + round_capacity(prompt_tokens + least, spec.context_length) * token_bytes
+        answers = "an answer" if rows == 1 else f"{rows} answers"
         raise TooLargeError(
-            f"A prompt of {prompt_tokens:,} tokens and {rows} answers of {least:,} take about {needed / MB:,.0f} MB; "
-            f"{free_bytes / MB:,.0f} MB are left, enough for {fitting:,} tokens of prompt and answer. Send a shorter "
-            "prompt, ask for fewer choices, or raise MemorySize in template.yaml (parameter GenerateMemory)."
+            f"A prompt of {prompt_tokens:,} tokens and {answers} of {least:,} take about {needed / MB:,.0f} MB; "
+            f"{free_bytes / MB:,.0f} MB are left, enough for {fitting:,} tokens of prompt and answer each. Send a "
+            "shorter prompt, ask for fewer choices, or raise MemorySize in template.yaml (parameter GenerateMemory)."
         )
     return min(limit, fitting - prompt_tokens)

@@ -16,7 +16,6 @@ from pilotlight.runtime import malloc, process_memory
 MIB = 1024 * 1024
 USABLE_SHARE = 0.9  # share of MemorySize that requests may use; what is not counted takes some too
 HARD_SHARE = 0.97  # share of MemorySize at which allocations fail; Lambda ends the environment at 1
-TIGHT_SHARE = 0.25  # of what may be taken; if less is free, freed blocks are given back before it counts
 UNLIMITED_BYTES = 1 << 62  # bytes; of a process that nobody limits, such as a command
 
 
@@ -45,13 +44,15 @@ class DataLimit:
         return max(0, self.allowed_bytes - process_memory.measure_own_memory()[0])
 
     def count_usable_bytes(self) -> int:
-        """Count the bytes that a request may take, of this process's memory, and set the limit anew."""
+        """Count the bytes that a request may take, of this process's memory, and set the limit anew.
+
+        Freed blocks are given back before, since a request may need them for others of another size.
+        """
         if self.allowed_bytes is None:
             return UNLIMITED_BYTES
-        usable = int(self.allowed_bytes * USABLE_SHARE / HARD_SHARE)
-        if usable - process_memory.measure_own_memory()[0] < TIGHT_SHARE * usable:
-            malloc.return_all_freed_memory()
+        malloc.return_all_freed_memory()
         self.renew()
+        usable = int(self.allowed_bytes * USABLE_SHARE / HARD_SHARE)
         return max(0, usable - process_memory.measure_own_memory()[0])
 
     @contextmanager
