@@ -10,13 +10,14 @@ from msgspec.structs import replace
 
 from pilotlight.contracts.manifest import ManifestDraft, Variant
 from pilotlight.contracts.names import CHAMPION, ModelReference
-from pilotlight.errors import InvalidInputError, LoadingError, ModelRefusedError, TooLargeError
+from pilotlight.errors import InvalidInputError, LoadingError, ModelRefusedError, OutOfMemoryError, TooLargeError
 from pilotlight.generation.language_model import LanguageModel
 from pilotlight.generation.request import GenerationRequest, SamplingOptions, TextDelta
 from pilotlight.registry import alias_updates
 from pilotlight.registry.registry import Registry
 from pilotlight.runtime import model_loader
 from pilotlight.runtime.environment_memory import DATA_LIMIT
+from pilotlight.runtime.language_model_loading import GENERATING
 from pilotlight.runtime.model_cache import LoadedModel, ModelCache
 from pilotlight.runtime.model_manager import ModelManager
 from tests import fakes
@@ -70,6 +71,13 @@ def test_its_requests_are_bounded_by_the_memory_of_the_process(
     model = get_engine(create_manager(registry).get_model(CHAT))
     with pytest.raises(TooLargeError, match="1 MB are left"):
         write_text(model)
+
+
+def test_a_run_without_memory_is_the_requests_matter_and_other_failures_are_the_versions() -> None:
+    with pytest.raises(OutOfMemoryError, match=r"no memory for it .*; send less at once"), GENERATING:
+        raise RuntimeError("Failed to allocate memory for requested buffer of size 4096")
+    with pytest.raises(ModelRefusedError, match="graph failed: a node is wrong"), GENERATING:
+        raise RuntimeError("a node is wrong")
 
 
 def test_a_version_is_opened_with_its_tokenizer_and_its_template(registry: Registry) -> None:

@@ -33,9 +33,9 @@ class NativeCalls(ContextDecorator):
 
     `build_error` makes the error of a sentence's end, such as "it has no vocabulary" or "tokenizers panicked". The
     library's own `errors` and panics come that way; a failed allocation is `OutOfMemoryError`, or what `build_error`
-    makes if that is no `InvalidInputError`. Any other `Exception` is a bug of ours and passes. `clean` takes out of the
-    library's message what says nothing, before it is cut. It keeps no state, so that one object serves all threads; it
-    takes 0.2 us where nothing fails.
+    makes if that is no `InvalidInputError`, unless the calls are for a caller's request. Any other `Exception` is a bug
+    of ours and passes. `clean` takes out of the library's message what says nothing, before it is cut. It keeps no
+    state, so that one object serves all threads; it takes 0.2 us where nothing fails.
     """
 
     def __init__(
@@ -44,11 +44,15 @@ class NativeCalls(ContextDecorator):
         build_error: ErrorBuilder,
         errors: tuple[type[Exception], ...],
         clean: Callable[[str], str] = str,
+        *,
+        is_for_caller: bool = False,
     ) -> None:
+        """Describe the calls; with `is_for_caller`, memory that is not found is always the matter of a request."""
         self._library = library
         self._build_error = build_error
         self._errors = errors
         self._clean = clean
+        self._is_for_caller = is_for_caller
 
     def __enter__(self) -> None:
         """Do nothing."""
@@ -70,7 +74,7 @@ class NativeCalls(ContextDecorator):
         """Build the error of an allocation that failed: of too much input, or of a model that needs too much."""
         cause = f"{self._library} found no memory for it{format_details(exc)}"
         error = self._build_error(cause)
-        if isinstance(error, InvalidInputError):
+        if self._is_for_caller or isinstance(error, InvalidInputError):
             return OutOfMemoryError(f"{format_cause(error)}; send less at once.")
         return error
 

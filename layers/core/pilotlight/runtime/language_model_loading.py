@@ -42,7 +42,7 @@ def build_generation_error(cause: str) -> ModelRefusedError:
     return ModelRefusedError(f"The language model's graph failed: {cause}.")
 
 
-GENERATING = NativeCalls("onnxruntime", build_generation_error, ORT_ERRORS, clean_cause)
+GENERATING = NativeCalls("onnxruntime", build_generation_error, ORT_ERRORS, clean_cause, is_for_caller=True)
 
 
 @dataclass(frozen=True)
