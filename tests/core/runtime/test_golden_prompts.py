@@ -6,12 +6,12 @@ from msgspec.structs import replace
 from pilotlight.contracts.codec import decode_document, encode_document
 from pilotlight.errors import ModelRefusedError
 from pilotlight.generation.chat_template import ChatTemplate
+from pilotlight.generation.prompt_encoding import encode_prompt
 from pilotlight.runtime.golden import GoldenDocument
 from pilotlight.runtime.golden_prompts import (
     BEGINNINGS,
     ENOUGH_TOKENS,
     MAX_TOKENS,
-    encode_prompt,
     record_golden_prompts,
     replay_prompts,
 )

@@ -21,7 +21,8 @@ from pilotlight.api.conversation import (
     ToolCallDelta,
 )
 from pilotlight.api.request_context import RequestContext
-from pilotlight.errors import ContextLengthError, InvalidInputError, TooLargeError, UnavailableError
+from pilotlight.errors import ContextLengthError, InvalidInputError, UnavailableError
+from pilotlight.generation.prompt_encoding import encode_fitting_prompt, encode_prompt
 from pilotlight.generation.request import (
     ChoiceEnd,
     FinishReason,
@@ -38,10 +39,6 @@ if TYPE_CHECKING:
     Generate = Callable[[GenerationRequest, Callable[[], bool]], GenerationEvents]
 
 ANSWER_MARGIN_S = 0.5  # between the last token and the deadline, for the last frames to be written
-MAX_ENCODED_CHARACTERS = 2_000_000  # of a text; its tokens take up to 300 MB while it is split, and a second
-# For each token of the context: the characters of a long text's beginning by which it is refused, few at first.
-PROBED_CHARACTERS = (8, 64)
-CUT_TOKENS = 32  # more that a beginning may have, where it is cut within a word
 
 
 class ChatGeneration:
@@ -213,37 +210,6 @@ def render_prompt(model: "LanguageModel", conversation: Conversation, plan: Outp
         continue_final_message=conversation.continue_final_message,
         chat_template_kwargs=conversation.template_options,
     )
-
-
-def encode_fitting_prompt(model: "LanguageModel", text: str, *, with_begin: bool = True) -> tuple[int, ...]:
-    """Encode a prompt that is to be answered; `ContextLengthError` for a long text before all of it is split."""
-    check_text_length(model, text)
-    return encode_prompt(model, text, with_begin=with_begin)
-
-
-def check_text_length(model: "LanguageModel", text: str) -> None:
-    """Refuse a text whose beginning alone has more tokens than the context, and is much shorter than the whole."""
-    length = model.spec.context_length
-    for characters in (each * length for each in PROBED_CHARACTERS):
-        if len(text) <= 2 * characters:
-            return
-        count = len(model.tokenizer.encode(text[:characters]))
-        if count > length + CUT_TOKENS:
-            raise ContextLengthError(count * len(text) // characters, length, is_estimate=True)
-
-
-def encode_prompt(model: "LanguageModel", text: str, *, with_begin: bool = True) -> tuple[int, ...]:
-    """Encode a prompt, whose written special tokens are those tokens; it begins with the model's begin token once."""
-    if len(text) > MAX_ENCODED_CHARACTERS:
-        raise TooLargeError(
-            f"The text has {len(text):,} characters; at most {MAX_ENCODED_CHARACTERS:,} are split into tokens at once."
-        )
-    tokens, begin = tuple(model.tokenizer.encode(text, parse_special=True)), model.spec.begin_token
-    if begin is None or not with_begin:
-        return tokens
-    while tokens[:1] == (begin,):  # of the template, and of the tokenizer
-        tokens = tokens[1:]
-    return (begin, *tokens)
 
 
 def count_prompt_tokens(model: "LanguageModel", conversation: Conversation) -> int:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from msgspec import Struct
 
-from pilotlight.api.chat_generation import encode_fitting_prompt, render_prompt
+from pilotlight.api.chat_generation import render_prompt
 from pilotlight.api.conversation import Conversation, Message
 from pilotlight.api.request_context import RequestContext
 from pilotlight.api.responses_request import join_parts, translate_items
@@ -33,6 +33,7 @@ from pilotlight.api.v2 import InferenceRequest, RequestedOutput
 from pilotlight.contracts.manifest import Manifest
 from pilotlight.contracts.processing import ClassificationPostprocessing, TextPreprocessing
 from pilotlight.errors import FieldError
+from pilotlight.generation.prompt_encoding import encode_fitting_prompt
 from pilotlight.runtime.datatypes import Array
 from pilotlight.runtime.traffic import InferenceResult
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from pilotlight.api.chat_generation import encode_prompt, render_prompt
+from pilotlight.api.chat_generation import render_prompt
 from pilotlight.api.conversation import Conversation
 from pilotlight.api.openai_chat_messages import build_messages, build_tools
 from pilotlight.api.schemas.chat import (
@@ -18,6 +18,7 @@ from pilotlight.api.schemas.chat import (
 from pilotlight.contracts.manifest import Manifest
 from pilotlight.contracts.processing import EmbeddingPostprocessing, TextPreprocessing
 from pilotlight.errors import FieldError
+from pilotlight.generation.prompt_encoding import encode_prompt
 
 if TYPE_CHECKING:
     from pilotlight.generation.language_model import LanguageModel

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from msgspec import UNSET, Struct, UnsetType
 
 from pilotlight.api.chat_answers import AnswerHead, build_usage, write_error
-from pilotlight.api.chat_generation import ANSWER_MARGIN_S, compute_max_tokens, encode_fitting_prompt, plan_output
+from pilotlight.api.chat_generation import ANSWER_MARGIN_S, compute_max_tokens, plan_output
 from pilotlight.api.conversation import Conversation
 from pilotlight.api.generation_fields import (
     build_sampling,
@@ -31,6 +31,7 @@ from pilotlight.api.token_logprobs import (
     name_token,
 )
 from pilotlight.errors import FieldError, UnavailableError
+from pilotlight.generation.prompt_encoding import encode_fitting_prompt
 from pilotlight.generation.request import (
     ChoiceEnd,
     ConstraintFactory,

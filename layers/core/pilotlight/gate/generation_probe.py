@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pilotlight.gate.probe_result import TextTimes
+from pilotlight.generation.prompt_encoding import encode_prompt
 from pilotlight.generation.request import GenerationRequest, SamplingOptions, TextDelta
 from pilotlight.runtime.golden import GoldenDocument
-from pilotlight.runtime.golden_prompts import BEGINNINGS, encode_prompt
+from pilotlight.runtime.golden_prompts import BEGINNINGS
 
 if TYPE_CHECKING:
     from pilotlight.generation.language_model import LanguageModel

@@ -29,7 +29,8 @@ class BatchDecoding:
         self._requests = requests
         self._model = model
         self._pending = deque(range(len(requests)))
-        self._rows = max([rows, *(len(request.choices) for request in requests)])
+        counts = [len(request.choices) for request in requests]
+        self._rows = min(max([rows, *counts]), sum(counts))
         self._active: list[tuple[int, ChoiceDecoder]] = []  # in the order of the cache's rows
 
     def run(self) -> Generator[IndexedEvent, None, None]:

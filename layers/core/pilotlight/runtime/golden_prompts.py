@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from pilotlight.contracts.manifest import Precision
 from pilotlight.errors import InvalidInputError, ModelRefusedError
+from pilotlight.generation.prompt_encoding import encode_prompt
 from pilotlight.generation.request import GenerationRequest, SamplingOptions, ScoredToken, TextDelta
 from pilotlight.runtime.golden import GoldenDocument, GoldenPrompt
 
@@ -75,13 +76,6 @@ def record_prompt(language_model: "LanguageModel", text: str) -> GoldenPrompt | 
     if len(expected) < MIN_TOKENS:
         return None
     return GoldenPrompt(text, tokens, expected, language_model.tokenizer.decode(list(expected)))
-
-
-def encode_prompt(language_model: "LanguageModel", text: str) -> tuple[int, ...]:
-    """Turn a prompt into tokens, with the token that begins every prompt unless the text begins with it."""
-    tokens = language_model.tokenizer.encode(text, parse_special=True)
-    begin = language_model.spec.begin_token
-    return tuple(tokens) if begin is None or tokens[:1] == [begin] else (begin, *tokens)
 
 
 def generate_scores(language_model: "LanguageModel", tokens: tuple[int, ...]) -> Iterator[ScoredToken]:
