@@ -91,7 +91,7 @@ infra/docs/architecture.svg: infra/docs/architecture.dot
 test-runtime: .venv-runtime/ready  ## test core and handlers on Lambda's python, without training libraries
 	.venv-runtime/bin/python -m pytest -n auto --dist loadfile tests/core \
 	  tests/functions/authorize tests/functions/batch_worker tests/functions/batch_api tests/functions/drift tests/functions/registry_api \
-	  tests/functions/predict \
+	  tests/functions/predict tests/functions/generate \
 	  tests/functions/promote tests/functions/training_api
 
 # `pilotlight deploy` builds by the same module, which needs nothing but python's standard library.

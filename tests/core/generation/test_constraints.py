@@ -307,7 +307,10 @@ LEAVES = st.one_of(
     st.just({"type": "null"}),
     st.builds(lambda low, size: {"type": "integer", "minimum": low, "maximum": low + size}, *[st.integers(0, 99)] * 2),
     st.builds(lambda size: {"type": "string", "maxLength": size}, st.integers(0, 5)),
-    st.builds(lambda values: {"enum": values}, st.lists(NAMES | st.integers() | st.none(), min_size=1, max_size=3)),
+    st.builds(
+        lambda values: {"enum": values},
+        st.lists(NAMES | st.integers(-(2**53), 2**53) | st.none(), min_size=1, max_size=3),
+    ),
     st.sampled_from([{"type": "string", "format": "date"}, {"type": "string", "pattern": "^[a-c]{2}$"}]),
 )
 
@@ -341,3 +344,14 @@ def test_random_tokens_under_the_mask_give_valid_json_or_stop_at_the_length(sche
     text, has_ended = sample(COMPILER.compile_json_schema(schema), choose)
     if has_ended:
         Draft202012Validator(schema).validate(json.loads(text))
+
+
+@pytest.mark.parametrize("number", [2**53 + 1, -(2**53) - 1, 10**400])
+def test_a_number_that_no_double_holds_is_refused(number: int) -> None:
+    """Llguidance would let the model write 2^53 in the place of 2^53 + 1."""
+    with pytest.raises(InvalidInputError, match=r"schema"):
+        COMPILER.compile_json_schema({"type": "object", "properties": {"id": {"enum": [1, number]}}})
+
+
+def test_a_large_number_that_a_double_holds_is_taken() -> None:
+    assert matches(COMPILER.compile_json_schema({"const": 2**53}), str(2**53))

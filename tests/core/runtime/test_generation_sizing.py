@@ -13,7 +13,6 @@ from pilotlight.runtime.generation_cost import measure_generation, measure_store
 from pilotlight.runtime.generation_sizing import SpeedCurve, build_generation_sizing
 from tests import fakes
 from tests.language_model_versions import publish_scripted
-from tests.tiny_decoders import write_tiny_decoder
 
 COST = GenerationCost(
     prompt_tokens=512,
@@ -93,6 +92,9 @@ def test_another_model_has_no_tokens(registry: Registry) -> None:
 
 
 def test_a_process_measures_a_decoder(tmp_path: Path) -> None:
+    pytest.importorskip("onnx")
+    from tests.tiny_decoders import write_tiny_decoder
+
     tiny = write_tiny_decoder(tmp_path, ("int8",))
     cost = measure_generation(tiny.graphs["int8"], tiny.spec)
     assert cost is not None
@@ -104,6 +106,9 @@ def test_a_process_measures_a_decoder(tmp_path: Path) -> None:
 
 def test_a_graph_that_is_none_is_not_measured(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
+    pytest.importorskip("onnx")
+    from tests.tiny_decoders import write_tiny_decoder
+
     tiny = write_tiny_decoder(tmp_path)
     (tmp_path / "broken.onnx").write_bytes(b"rot")
     assert measure_generation(tmp_path / "broken.onnx", tiny.spec) is None

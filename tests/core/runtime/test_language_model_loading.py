@@ -23,7 +23,6 @@ from pilotlight.runtime.model_manager import ModelManager
 from tests import fakes
 from tests.language_model_versions import INPUTS, OUTPUTS, SCRIPT, describe_scripted, publish_scripted
 from tests.scripted_model import Part, ScriptedModel
-from tests.tiny_decoders import write_tiny_decoder
 
 BUDGET = 100_000_000
 CHAT = ModelReference("chat")
@@ -108,6 +107,9 @@ def test_a_version_without_a_template_has_none(registry: Registry) -> None:
 
 
 def test_weights_in_a_file_of_their_own_are_found(registry: Registry, tmp_path: Path) -> None:
+    pytest.importorskip("onnx")
+    from tests.tiny_decoders import write_tiny_decoder
+
     tiny = write_tiny_decoder(tmp_path, ("int8",))
     weights = [path.name for path in sorted(tmp_path.glob("*.data"))]
     assert weights

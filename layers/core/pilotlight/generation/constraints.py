@@ -7,7 +7,7 @@ A constraint is compiled once and kept, since agents send the same schema with e
 import re
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -168,9 +168,27 @@ class ConstraintCompiler:
 def write_schema(schema: Mapping[str, Any]) -> str:
     """Write a JSON schema as text, without the options that llguidance would read in it."""
     try:
-        return msgspec.json.encode({key: value for key, value in schema.items() if key != "x-guidance"}).decode()
-    except (RecursionError, TypeError, ValueError) as exc:
+        inexact = next(find_inexact_integers(schema), None)
+        text = msgspec.json.encode({key: value for key, value in schema.items() if key != "x-guidance"}).decode()
+    except (RecursionError, TypeError, ValueError, OverflowError) as exc:
         raise InvalidInputError(f"The JSON schema cannot be written as JSON: {format_cause(exc)}.") from exc
+    if inexact is not None:
+        raise InvalidInputError(
+            f"The JSON schema has the number {inexact}, which no answer can be held to exactly, since numbers are "
+            "compared as doubles; ask for a string."
+        )
+    return text
+
+
+def find_inexact_integers(value: object) -> Iterator[int]:
+    """Find the integers in a document that a double does not hold, by which llguidance would write another one."""
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    if isinstance(value, list | tuple):
+        for each in value:
+            yield from find_inexact_integers(each)
+    elif isinstance(value, int) and int(float(value)) != value:
+        yield value
 
 
 def quote_literal(text: str) -> str:
