@@ -124,10 +124,6 @@ class LanguageModel:
             raise
         return BatchGeneration(events, decodings, self._lock.release)
 
-    def check(self, request: GenerationRequest) -> None:
-        """Raise what `generate` would raise for a request that cannot be answered."""
-        check_request(request, self.spec)
-
     def score(self, tokens: Sequence[int], deadline: float = inf) -> npt.NDArray[np.float64]:
         """Compute the natural logarithm of each token's probability after those before it, from the second on.
 
