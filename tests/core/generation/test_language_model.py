@@ -4,6 +4,7 @@ import gc
 import threading
 import time
 from collections.abc import Iterable
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -243,7 +244,8 @@ class TestScores:
         model = ScriptedModel.build(["a"], context_length=2000).open()
         clock = iter([0.0, 0.0, 4.0])  # at the beginning, and before the first and the second of four chunks
         with monkeypatch.context() as patched:
-            patched.setattr("pilotlight.generation.causal_model.time.monotonic", lambda: next(clock))
+            # The module's own name alone: other threads ask the clock too.
+            patched.setattr("pilotlight.generation.causal_model.time", SimpleNamespace(monotonic=lambda: next(clock)))
             with pytest.raises(DeadlineError):
                 model.score_next(model.tokenizer.encode("x" * 1000), [97], 7.0)
         assert join(run(model)) == "a"
