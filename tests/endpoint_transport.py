@@ -37,7 +37,7 @@ class ByteStream(httpx2.SyncByteStream):
         yield from self.chunks
 
     def close(self) -> None:
-        self.chunks.close()  # type: ignore[attr-defined]
+        self.chunks.close()  # type: ignore[attr-defined]  # each is a generator
 
 
 def build_transport(routes: Routes, **options: Any) -> httpx2.MockTransport:  # noqa: ANN401 - the router's

@@ -7,13 +7,13 @@ from functions.generate.opened_model import answer_with_model
 from pilotlight.api.chat_generation import ChatGeneration, count_prompt_tokens, prepare_chat
 from pilotlight.api.conversation import Conversation
 from pilotlight.api.generation_errors import describe_anthropic_error
-from pilotlight.api.http import Request, Response, StreamedResponse
+from pilotlight.api.http import Request, Response
 from pilotlight.api.json_bodies import decode_json_body
 from pilotlight.api.messages_events import MessageWriter, write_message
 from pilotlight.api.messages_request import build_conversation, build_prompt
 from pilotlight.api.router import SERVER_ERROR, Answer, Routes, get_status_code
 from pilotlight.api.schemas.messages import CountTokensBody, MessagesBody, TokenCount
-from pilotlight.api.server_sent_events import HEADERS, ServerSentEvents, encode_named_event
+from pilotlight.api.server_sent_events import encode_named_event, stream_events
 from pilotlight.api.stream_failures import tell_failure
 from pilotlight.errors import PilotlightError
 
@@ -62,7 +62,7 @@ def answer_message(
     generation = prepare_chat(opened.language_model, conversation, request.trace, opened.generate)
     writer = MessageWriter(body.model, generation.usage)
     if body.stream:
-        return StreamedResponse(200, ServerSentEvents(encode_frames(writer, generation), generation.close), HEADERS)
+        return stream_events(encode_frames(writer, generation), generation.close)
     try:
         for _ in write_message(writer, generation):
             pass

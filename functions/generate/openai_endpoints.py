@@ -15,12 +15,12 @@ from pilotlight.api.chat_answers import AnswerHead, AnswerOptions
 from pilotlight.api.chat_generation import prepare_chat
 from pilotlight.api.conversation import Conversation
 from pilotlight.api.generation_fields import check_token_ids
-from pilotlight.api.http import Request, Response, StreamedResponse
+from pilotlight.api.http import Request, Response
 from pilotlight.api.json_bodies import decode_json_body
 from pilotlight.api.openai_errors import to_model_error
 from pilotlight.api.router import Answer, Endpoint, Routes, get_status_code, retry_headers
 from pilotlight.api.schemas.chat import ChatCompletionBody, CompletionBody, DetokenizeBody, TokenizeBody
-from pilotlight.api.server_sent_events import HEADERS, ServerSentEvents
+from pilotlight.api.server_sent_events import stream_events
 from pilotlight.contracts.manifest import Manifest
 from pilotlight.contracts.names import ModelReference
 from pilotlight.errors import PilotlightError
@@ -131,7 +131,7 @@ def begin_chat(
     if not body.stream:
         return Response.json(chat_answers.answer_chat(head, options, generation))
     frames = chat_answers.stream_chat(head, options, generation)
-    return StreamedResponse(200, ServerSentEvents(frames, generation.close), HEADERS)
+    return stream_events(frames, generation.close)
 
 
 def begin_completion(opened: "OpenedLanguageModel", request: Request, body: CompletionBody) -> Answer:
@@ -142,7 +142,7 @@ def begin_completion(opened: "OpenedLanguageModel", request: Request, body: Comp
     writer.begin()
     if not body.stream:
         return Response.json(writer.answer())
-    return StreamedResponse(200, ServerSentEvents(writer.stream(), writer.close), HEADERS)
+    return stream_events(writer.stream(), writer.close)
 
 
 def build_fingerprint(key: VersionKey) -> str:

@@ -13,7 +13,7 @@ from pilotlight.api.responses_events import ResponseWriter, create_response, wri
 from pilotlight.api.responses_request import build_conversation
 from pilotlight.api.router import Routes
 from pilotlight.api.schemas.responses import ResponsesBody
-from pilotlight.api.server_sent_events import HEADERS, ServerSentEvents, encode_named_event
+from pilotlight.api.server_sent_events import encode_named_event, stream_events
 from pilotlight.api.stream_failures import tell_failure
 from pilotlight.errors import PilotlightError
 
@@ -49,7 +49,7 @@ def answer_response(
     generation = prepare_chat(opened.language_model, conversation, request.trace, opened.generate)
     writer = ResponseWriter(create_response(body, body.model))
     if body.stream:
-        return StreamedResponse(200, ServerSentEvents(encode_frames(writer, generation), generation.close), HEADERS)
+        return stream_events(encode_frames(writer, generation), generation.close)
     try:
         for _ in write_response(writer, generation):
             pass

@@ -5,11 +5,11 @@ from typing import TYPE_CHECKING
 
 from functions.generate.opened_model import answer_with_reference
 from pilotlight.api.chat_generation import ChatGeneration, prepare_text
-from pilotlight.api.http import Request, Response, StreamedResponse
+from pilotlight.api.http import Request, Response
 from pilotlight.api.json_bodies import decode_json_body
 from pilotlight.api.router import Answer, Routes
 from pilotlight.api.schemas.triton_generate import GenerateBody
-from pilotlight.api.server_sent_events import HEADERS, ServerSentEvents, encode_event
+from pilotlight.api.server_sent_events import encode_event, stream_events
 from pilotlight.api.stream_failures import tell_failure
 from pilotlight.api.triton_generate import GenerateWriter, build_conversation, merge_parameters
 from pilotlight.contracts.names import ModelReference
@@ -60,7 +60,7 @@ def answer_text(body: GenerateBody, request: Request, opened: "OpenedLanguageMod
     generation = prepare_text(opened.language_model, body.text_input, conversation, request.trace, opened.generate)
     writer = GenerateWriter(body, parameters, opened.key)
     if is_streamed:
-        return StreamedResponse(200, ServerSentEvents(encode_frames(writer, generation), generation.close), HEADERS)
+        return stream_events(encode_frames(writer, generation), generation.close)
     try:
         return Response.json(writer.answer(generation))
     finally:

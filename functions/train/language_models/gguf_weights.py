@@ -87,7 +87,7 @@ class GgufWeights:
             content = content[order_rotated_rows(len(content), part.interleaved_heads)]
         try:
             weight = decode_rows(np.ascontiguousarray(content), part.tensor.kind)
-        except NotImplementedError as exc:
+        except NotImplementedError as exc:  # a kind that gguf knows by name alone
             raise UnsupportedError(
                 f"{self.file}: the weight {part.tensor.name} is of the kind {part.tensor.kind.name}, which is not "
                 "read; quantize the model to Q8_0 or Q4_0."

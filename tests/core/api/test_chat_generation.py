@@ -15,6 +15,6 @@ def test_a_request_goes_on_with_sequences_of_its_tenant_alone(tenant: str) -> No
     model, context = FakeLanguageModel([]), RequestContext()
     context.tenant = tenant
     chat = build_generation_request(model, Conversation(messages=()), (1, 2), OutputPlan(), context)  # type: ignore[arg-type]  # a fake
-    (plan,) = plan_prompts(CompletionBody(model="chat", prompt="x"), model, context)  # type: ignore[arg-type]
+    (plan,) = plan_prompts(CompletionBody(model="chat", prompt="x"), model, context)  # type: ignore[arg-type]  # a fake
     assert plan.request is not None
     assert chat.cache_owner == plan.request.cache_owner == tenant

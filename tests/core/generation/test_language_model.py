@@ -30,7 +30,7 @@ EMOJI = "😀".encode()
 
 def build_request(model: LanguageModel, prompt: str = PROMPT, **fields: object) -> GenerationRequest:
     given = {"max_tokens": 50, "sampling": GREEDY, **fields}
-    return GenerationRequest(prompt=tuple(model.tokenizer.encode(prompt)), **given)  # type: ignore[arg-type]
+    return GenerationRequest(prompt=tuple(model.tokenizer.encode(prompt)), **given)  # type: ignore[arg-type]  # any of its fields
 
 
 def run(model: LanguageModel, prompt: str = PROMPT, **fields: object) -> list[GenerationEvent]:
@@ -326,7 +326,7 @@ class TestRefusals:
     )
     def test_tokens_that_the_model_does_not_have_are_refused(self, fields: dict[str, object], sentence: str) -> None:
         model = ScriptedModel.build(["a"]).open()
-        request = GenerationRequest(**{"prompt": (1,), "max_tokens": 1, **fields})  # type: ignore[arg-type]
+        request = GenerationRequest(**{"prompt": (1,), "max_tokens": 1, **fields})  # type: ignore[arg-type]  # any of its fields
         with pytest.raises(InvalidInputError, match=sentence):
             model.generate(request)
         assert join(run(model)) == "a"
@@ -408,7 +408,7 @@ class TestLeaving:
                 closer.join()
                 stepping.release()
 
-        generation._stepping = ClosedMeanwhile()  # type: ignore[assignment]
+        generation._stepping = ClosedMeanwhile()  # type: ignore[assignment]  # used as a lock is
         assert list(generation) == []
         assert join(run(model)) == "ab"
 

@@ -1,7 +1,6 @@
 """/v1/responses by the unmodified openai client, which checks every answer against its own types."""
 
 import json
-from collections.abc import Sequence
 from math import inf
 from typing import Any
 
@@ -20,6 +19,7 @@ from pilotlight.api.schemas.responses import ResponsesBody, ResponseTextOptions,
 from pilotlight.generation.request import ScoredToken, TokenLogprob
 from tests.endpoint_transport import FakeGenerationService, build_transport
 from tests.fake_language_model import FakeLanguageModel
+from tests.functions.generate.marked_calls import MarkReader
 
 WEATHER = {
     "type": "function",
@@ -36,25 +36,6 @@ EARLIER_CALL = [
     {"type": "function_call_output", "call_id": "c1", "output": "rain"},
     {"type": "function_call_output", "call_id": "c2", "output": [{"type": "input_text", "text": "sun"}]},
 ]
-
-
-class MarkReader:
-    """Reads `!name` as the beginning of a call, and what follows as its arguments."""
-
-    def __init__(self, choice: int) -> None:
-        self.choice = choice
-        self.calls = 0
-
-    def read(self, text: str) -> Sequence[ContentDelta | ToolCallDelta]:
-        if text.startswith("!"):
-            self.calls += 1
-            return [ToolCallDelta(self.choice, self.calls - 1, id=f"call_{self.calls}", name=text[1:])]
-        if self.calls:
-            return [ToolCallDelta(self.choice, self.calls - 1, text)]
-        return [ContentDelta(self.choice, text)]
-
-    def finish(self) -> Sequence[ContentDelta | ToolCallDelta]:
-        return []
 
 
 @pytest.fixture

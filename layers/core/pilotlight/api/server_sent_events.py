@@ -5,6 +5,8 @@ from typing import Any
 
 import msgspec
 
+from pilotlight.api.http import StreamedResponse
+
 HEADERS = {"content-type": "text/event-stream; charset=utf-8", "cache-control": "no-cache"}
 DONE = b"data: [DONE]\n\n"  # OpenAI's last frame
 # Characters at which clients that read lines as Python's `splitlines` does, such as httpx, would cut a frame.
@@ -48,3 +50,8 @@ class ServerSentEvents(Iterator[bytes]):
     def close(self) -> None:
         """Stop: whoever makes the frames is told; safe to repeat."""
         self._close()
+
+
+def stream_events(frames: Iterator[bytes], close: Callable[[], None]) -> StreamedResponse:
+    """Build the response that sends these frames; `close` ends what makes them."""
+    return StreamedResponse(200, ServerSentEvents(frames, close), HEADERS)

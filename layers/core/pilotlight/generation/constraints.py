@@ -111,7 +111,7 @@ class ConstraintCompiler:
         return self._get(
             f"json:{strict}:{text}",
             "JSON schema",
-            lambda: LLMatcher.grammar_from_json_schema(text, overrides=options),  # type: ignore[arg-type]
+            lambda: LLMatcher.grammar_from_json_schema(text, overrides=options),  # type: ignore[arg-type]  # its stubs know fewer options
         )
 
     def compile_regex(self, pattern: str) -> CompiledConstraint:
